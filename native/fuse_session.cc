@@ -1,0 +1,385 @@
+#include "fuse_session.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <utility>
+
+#include "fuse_mount.h"
+
+namespace loopback {
+
+namespace {
+
+constexpr size_t kPage = 4096;
+// The largest request but WRITE and NOTIFY_REPLY: an ioctl brings at most 16 KiB.
+constexpr size_t kSmallRequest = 64 * 1024;
+
+// As many pages a request as the system allows (Linux 6.13 and later say; 256 before).
+uint32_t max_pages() {
+  uint32_t pages = 256;
+  std::ifstream("/proc/sys/fs/fuse/max_pages_limit") >> pages;
+  return std::clamp<uint32_t>(pages, 32, 4096);
+}
+
+}  // namespace
+
+const char* io_mode_name(IoMode mode) {
+  switch (mode) {
+    case IoMode::kPassthrough:
+      return "passthrough";
+    case IoMode::kPageCache:
+      return "page-cache";
+    case IoMode::kReadWrite:
+      return "read-write";
+  }
+  return "";
+}
+
+FuseSession::FuseSession(SessionOptions options) : options_(std::move(options)) {
+  MountOptions mount;
+  mount.mountpoint = options_.mountpoint;
+  mount.allow_other = options_.allow_other;
+  fd_ = mount_fuse(mount);
+  wake_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  started_seconds_ = static_cast<uint64_t>(time(nullptr));
+  try {
+    initialize();
+    choose_io_mode();
+  } catch (...) {
+    unmount_fuse(options_.mountpoint);
+    close(fd_);
+    close(wake_fd_);
+    throw;
+  }
+  // Signals are for the thread that runs JavaScript.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  thread_ = std::thread([this] { run(); });
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+FuseSession::~FuseSession() {
+  stop();
+  close(wake_fd_);
+}
+
+// The first request of a mount is INIT; it is answered before anything else may be asked.
+void FuseSession::initialize() {
+  const uint32_t pages = max_pages();
+  max_write_ = pages * kPage;
+  header_.resize(kSmallRequest);
+  scratch_.resize(max_write_ + kSmallRequest);
+  ssize_t size;
+  do {
+    size = ::read(fd_, scratch_.data(), scratch_.size());
+  } while (size < 0 && (errno == EINTR || errno == EAGAIN));
+  const auto* header = reinterpret_cast<const fuse_in_header*>(scratch_.data());
+  if (size < static_cast<ssize_t>(sizeof *header) || header->opcode != FUSE_INIT)
+    throw MountError(size < 0 ? errno : EPROTO, "the kernel did not begin with FUSE_INIT");
+  fuse_init_in in{};
+  memcpy(&in, scratch_.data() + sizeof *header,
+         std::min(sizeof in, static_cast<size_t>(size) - sizeof *header));
+  uint64_t offered = in.flags;
+  if ((in.flags & FUSE_INIT_EXT) != 0) offered |= static_cast<uint64_t>(in.flags2) << 32;
+  if (in.major != 7 || in.minor < 23)
+    throw MountError(EPROTO, "the kernel speaks FUSE " + std::to_string(in.major) + "." +
+                                 std::to_string(in.minor) + ", 7.23 or later is needed");
+  passthrough_offered_ = (offered & FUSE_PASSTHROUGH) != 0;
+  mmap_offered_ = (offered & FUSE_DIRECT_IO_ALLOW_MMAP) != 0;
+  const uint64_t wanted = offered & (FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_ATOMIC_O_TRUNC |
+                                     FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES | FUSE_INIT_EXT |
+                                     FUSE_PASSTHROUGH | FUSE_DIRECT_IO_ALLOW_MMAP);
+  WireInitOut out{};
+  out.major = 7;
+  out.minor = std::min<uint32_t>(in.minor, 40);
+  out.max_readahead = 0;
+  out.flags = static_cast<uint32_t>(wanted);
+  out.flags2 = static_cast<uint32_t>(wanted >> 32);
+  out.max_background = 64;
+  out.congestion_threshold = 48;
+  out.max_write = max_write_;
+  out.time_gran = 1;
+  out.max_pages = static_cast<uint16_t>(pages);
+  // 1: a backing file lies on a file system that is not stacked itself.
+  out.max_stack_depth = passthrough_offered_ ? 1 : 0;
+  send(header->unique, 0, &out, sizeof out);
+  fcntl(fd_, F_SETFL, fcntl(fd_, F_GETFL) | O_NONBLOCK);
+}
+
+// INIT grants passthrough even where it will be refused; only the ioctl tells.
+void FuseSession::choose_io_mode() {
+  const auto available = [this](IoMode mode) {
+    if (mode == IoMode::kReadWrite) return true;
+    if (mode == IoMode::kPageCache) return mmap_offered_;
+    if (!passthrough_offered_) return false;
+    const int probe = memfd_create("v4l2loopback-probe", MFD_CLOEXEC);
+    int32_t id = 0;
+    const bool granted = probe >= 0 && open_backing(probe, &id);
+    if (granted) ::ioctl(fd_, kBackingClose, &id);
+    if (probe >= 0) close(probe);
+    return granted;
+  };
+  if (options_.io_mode.has_value()) {
+    if (!available(*options_.io_mode))
+      throw MountError(EOPNOTSUPP, std::string("the kernel refuses io mode ") +
+                                       io_mode_name(*options_.io_mode) + " here");
+    io_mode_ = *options_.io_mode;
+    return;
+  }
+  for (IoMode mode : {IoMode::kPassthrough, IoMode::kPageCache, IoMode::kReadWrite}) {
+    if (!available(mode)) continue;
+    io_mode_ = mode;
+    break;
+  }
+  if (io_mode_ == IoMode::kReadWrite)
+    options_.log(LogLevel::kWarn, -1,
+                 "this kernel lets no program map our buffers: read() and write() only");
+}
+
+bool FuseSession::open_backing(int fd, int32_t* id) {
+  WireBackingMap map{fd, 0, 0};
+  *id = ::ioctl(fd_, kBackingOpen, &map);
+  return *id > 0;
+}
+
+V4l2Device* FuseSession::add_device(DeviceSetup setup) {
+  const uint32_t number = setup.number;
+  auto made = std::make_unique<V4l2Device>(std::move(setup), this, options_.log);
+  V4l2Device* device = made.get();
+  auto guard = lock();
+  devices_[number] = std::move(made);
+  return device;
+}
+
+int FuseSession::remove_device(uint32_t number) {
+  std::unique_ptr<V4l2Device> removed;  // Destroyed after the lock is given back.
+  auto guard = lock();
+  const auto found = devices_.find(number);
+  if (found == devices_.end()) return ENODEV;
+  if (found->second->open_count() > 0) return EBUSY;
+  removed = std::move(found->second);
+  devices_.erase(found);
+  for (auto& [id, node] : nodes_) {
+    if (node.device == removed.get()) node.device = nullptr;
+  }
+  guard.unlock();
+  return 0;
+}
+
+V4l2Device* FuseSession::device(uint32_t number) {
+  auto guard = lock();
+  const auto found = devices_.find(number);
+  return found == devices_.end() ? nullptr : found->second.get();
+}
+
+std::vector<uint32_t> FuseSession::device_numbers() {
+  auto guard = lock();
+  std::vector<uint32_t> numbers;
+  for (const auto& [number, device] : devices_) numbers.push_back(number);
+  return numbers;
+}
+
+void FuseSession::kick() {
+  kicked_ = true;
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = ::write(wake_fd_, &one, sizeof one);
+}
+
+void FuseSession::stop() {
+  if (thread_.joinable()) {
+    stopping_ = true;
+    kick();
+    thread_.join();
+  }
+  if (fd_ < 0) return;
+  {
+    auto guard = lock();
+    for (auto& [number, device] : devices_) device->fail_all(ENODEV);
+  }
+  if (!unmounted_) unmount_fuse(options_.mountpoint);
+  unmounted_ = true;
+  // What is still asked is answered ECONNABORTED by the kernel.
+  close(fd_);
+  fd_ = -1;
+  while (aside_ > 0) usleep(1000);
+  auto guard = lock();
+  files_.clear();
+  nodes_.clear();
+  devices_.clear();
+}
+
+void FuseSession::run() {
+  pthread_setname_np(pthread_self(), "v4l2-session");
+  while (!stopping_) {
+    if (read_request()) continue;
+    if (unmounted_) break;
+    if (kicked_.exchange(false)) {
+      uint64_t count;
+      [[maybe_unused]] const ssize_t drained = ::read(wake_fd_, &count, sizeof count);
+      auto guard = lock();
+      for (auto& [number, device] : devices_) device->expire();
+    }
+    const Nanoseconds deadline = next_deadline();
+    timespec wait;
+    timespec* timeout = nullptr;
+    if (deadline != kNever) {
+      const Nanoseconds left = std::max<Nanoseconds>(deadline - monotonic_now(), 0);
+      wait = {left / kSecond, left % kSecond};
+      timeout = &wait;
+    }
+    pollfd watched[] = {{fd_, POLLIN, 0}, {wake_fd_, POLLIN, 0}};
+    ppoll(watched, 2, timeout, nullptr);
+    const Nanoseconds now = monotonic_now();
+    if (deadline <= now) {
+      auto guard = lock();
+      for (auto& [number, device] : devices_) {
+        if (device->next_deadline() <= now) device->expire();
+      }
+    }
+  }
+  if (!stopping_ && options_.ended) options_.ended();
+}
+
+Nanoseconds FuseSession::next_deadline() {
+  auto guard = lock();
+  Nanoseconds deadline = kNever;
+  for (const auto& [number, device] : devices_)
+    deadline = std::min(deadline, device->next_deadline());
+  return deadline;
+}
+
+// False: none was there, or the mount has ended.
+bool FuseSession::read_request() {
+  V4l2Device::Landing landing;
+  {
+    auto guard = lock();
+    if (OpenFile* writer = file(last_writer_)) landing = writer->device->landing(writer->opener);
+  }
+  // The payload of a WRITE starts after its two structs; what other requests have there is put
+  // together again below.
+  iovec parts[3] = {{header_.data(), kWriteHeaderBytes},
+                    {landing.data, landing.capacity},
+                    {scratch_.data(), scratch_.size()}};
+  const ssize_t size = readv(fd_, parts, 3);
+  if (size < 0) {
+    // ENOENT: the request was interrupted before we had it.
+    if (errno == ENODEV) unmounted_ = true;
+    return errno == EINTR || errno == ENOENT;
+  }
+  const size_t total = static_cast<size_t>(size);
+  if (total < sizeof(fuse_in_header)) return true;
+  Incoming in{};
+  in.header = reinterpret_cast<const fuse_in_header*>(header_.data());
+  in.body = header_.data() + sizeof(fuse_in_header);
+  in.body_size = std::min(total, header_.size()) - sizeof(fuse_in_header);
+  const size_t payload = total > kWriteHeaderBytes ? total - kWriteHeaderBytes : 0;
+  const size_t landed = std::min(payload, landing.capacity);
+  if (in.header->opcode == FUSE_WRITE || in.header->opcode == FUSE_NOTIFY_REPLY) {
+    in.body_size = kWriteHeaderBytes - sizeof(fuse_in_header);
+    in.first = {landing.data, landed};
+    in.rest = {scratch_.data(), payload - landed};
+    if (landed == 0) in.first = std::exchange(in.rest, {});
+  } else if (payload > 0) {
+    const size_t kept = std::min(payload, header_.size() - kWriteHeaderBytes);
+    const size_t from_landing = std::min(kept, landed);
+    if (from_landing > 0)
+      memcpy(header_.data() + kWriteHeaderBytes, landing.data, from_landing);
+    memcpy(header_.data() + kWriteHeaderBytes + from_landing, scratch_.data(),
+           kept - from_landing);
+  }
+  auto guard = lock();
+  dispatch(in);
+  return true;
+}
+
+void FuseSession::dispatch(const Incoming& in) {
+  if (dispatch_file(in) || dispatch_directory(in)) return;
+  reply_error(request_of(in), ENOSYS);
+}
+
+Request FuseSession::request_of(const Incoming& in) const {
+  Request request;
+  request.unique = in.header->unique;
+  request.tid = static_cast<pid_t>(in.header->pid);
+  const auto node = nodes_.find(in.header->nodeid);
+  if (node != nodes_.end() && node->second.device != nullptr)
+    request.inode = inode_number(node->second.device->setup().number);
+  return request;
+}
+
+// The kernel refuses an answer with ENOENT where the request was given up meanwhile: no loss.
+void FuseSession::send(uint64_t unique, int error, const void* data, size_t size, const void* more,
+                       size_t more_size) {
+  fuse_out_header header;
+  header.unique = unique;
+  header.error = error;
+  header.len = static_cast<uint32_t>(sizeof header + size + more_size);
+  iovec parts[3] = {{&header, sizeof header},
+                    {const_cast<void*>(data), size},
+                    {const_cast<void*>(more), more_size}};
+  [[maybe_unused]] const ssize_t sent = writev(fd_, parts, more_size > 0 ? 3 : size > 0 ? 2 : 1);
+}
+
+void FuseSession::reply_error(const Request& request, int error) { send(request.unique, -error); }
+
+void FuseSession::reply_bytes(const Request& request, const void* data, size_t size) {
+  send(request.unique, 0, data, size);
+}
+
+void FuseSession::reply_written(const Request& request, uint32_t bytes) {
+  fuse_write_out out{bytes, 0};
+  send(request.unique, 0, &out, sizeof out);
+}
+
+// An ioctl's own error travels as its result: so the kernel copies the struct back all the same.
+void FuseSession::reply_ioctl(const Request& request, int32_t result, const void* data,
+                              size_t size) {
+  fuse_ioctl_out out{};
+  out.result = result;
+  // No more than the ioctl's direction lets the caller have.
+  send(request.unique, 0, &out, sizeof out, data, std::min<size_t>(size, request.out_size));
+}
+
+void FuseSession::notify_poll(uint64_t poll_handle) {
+  fuse_notify_poll_wakeup_out out{poll_handle};
+  send(0, FUSE_NOTIFY_POLL, &out, sizeof out);
+}
+
+void FuseSession::show(const Opener&, const Window::Region&, size_t, std::function<void()> then) {
+  then();
+}
+
+void FuseSession::fetch(const Opener&, const Window::Region&, std::function<void()> then) {
+  then();
+}
+
+void FuseSession::run_aside(std::function<void()> work) {
+  ++aside_;
+  std::thread([this, work = std::move(work)] {
+    work();
+    --aside_;
+  }).detach();
+}
+
+void FuseSession::locked(const std::function<void()>& step) {
+  {
+    auto guard = lock();
+    if (!stopping_) step();
+  }
+  kick();
+}
+
+}  // namespace loopback

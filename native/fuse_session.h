@@ -1,0 +1,159 @@
+// One FUSE mount with all device files in it, served by one thread.
+//
+//   /dev/fuse ─ readv ─▶ header │ payload, already where it belongs (V4l2Device::landing)
+//                           │
+//                  dispatch ├─▶ fuse_directory.cc   lookup, getattr, readdir, …
+//                           └─▶ fuse_file.cc        open, read, write, ioctl, poll, release
+//                                    │
+//   /dev/fuse ◀─ writev ── reply ◀───┘  at once, or later by `unique` for what had to wait
+//
+// The thread never waits for anything but requests, deadlines and wake-ups, and never calls
+// JavaScript. Everything else may be called from any thread.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "fuse_protocol.h"
+#include "v4l2_device.h"
+
+namespace loopback {
+
+/// How programs map their buffers (docs/architecture.md): straight into a memfd of ours, through
+/// the page cache of our file, or not at all.
+enum class IoMode { kPassthrough, kPageCache, kReadWrite };
+const char* io_mode_name(IoMode mode);
+
+struct SessionOptions {
+  std::string mountpoint;
+  bool allow_other = false;
+  uint32_t uid = 0, gid = 0, mode = 0660;
+  /// Unset: the best that the kernel grants.
+  std::optional<IoMode> io_mode;
+  DeviceLog log;
+  /// Called on the session's thread if the mount ends other than by `stop`.
+  std::function<void()> ended;
+};
+
+class FuseSession : public Answers {
+ public:
+  /// Mounts and speaks INIT; throws MountError.
+  explicit FuseSession(SessionOptions options);
+  ~FuseSession() override;
+
+  IoMode io_mode() const { return io_mode_; }
+
+  /// Adds a file `videoN`. The device lives until `remove_device` or the session's end.
+  V4l2Device* add_device(DeviceSetup setup);
+  /// 0, ENODEV or, while somebody has it open, EBUSY.
+  int remove_device(uint32_t number);
+  /// nullptr: there is none of that number.
+  V4l2Device* device(uint32_t number);
+  std::vector<uint32_t> device_numbers();
+  /// Ends every parked request with an error, unmounts and joins the thread.
+  void stop();
+
+  /// For calls from other threads: under this lock nothing else touches a device.
+  std::unique_lock<std::mutex> lock() { return std::unique_lock(mutex_); }
+  /// Something changed from outside: whoever waits is looked at again.
+  void kick();
+
+  // Answers.
+  void reply_error(const Request& request, int error) override;
+  void reply_bytes(const Request& request, const void* data, size_t size) override;
+  void reply_written(const Request& request, uint32_t bytes) override;
+  void reply_ioctl(const Request& request, int32_t result, const void* data, size_t size) override;
+  void notify_poll(uint64_t poll_handle) override;
+  void show(const Opener& opener, const Window::Region& region, size_t bytes,
+            std::function<void()> then) override;
+  void fetch(const Opener& opener, const Window::Region& region,
+             std::function<void()> then) override;
+  void run_aside(std::function<void()> work) override;
+  void locked(const std::function<void()>& step) override;
+
+ private:
+  /// One inode. Each lookup makes a new one: a write(2) that waits holds its inode's lock, and
+  /// would hold up every other program on the device.
+  struct Node {
+    V4l2Device* device = nullptr;
+    uint64_t lookups = 0;
+    uint32_t opens = 0;
+    std::shared_ptr<Window> window;
+    int32_t backing_id = 0;
+  };
+  struct OpenFile {
+    uint64_t node;
+    V4l2Device* device;
+    Opener* opener;
+  };
+  /// One request as it was read: the header and what follows it, in two pieces.
+  struct Incoming {
+    const fuse_in_header* header;
+    const uint8_t* body;  // After the header; whole, but for WRITE and NOTIFY_REPLY.
+    size_t body_size;
+    V4l2Device::Piece first, rest;  // The payload of those two.
+  };
+
+  void initialize();
+  void choose_io_mode();
+  bool open_backing(int fd, int32_t* id);
+  void run();
+  bool read_request();
+  void dispatch(const Incoming& in);
+  void send(uint64_t unique, int error, const void* data = nullptr, size_t size = 0,
+            const void* more = nullptr, size_t more_size = 0);
+  Nanoseconds next_deadline();
+
+  // fuse_directory.cc
+  bool dispatch_directory(const Incoming& in);
+  void lookup(const Incoming& in);
+  void forget(uint64_t node, uint64_t count);
+  void getattr(const Incoming& in);
+  void setattr(const Incoming& in);
+  void readdir(const Incoming& in);
+  fuse_attr attributes_of(uint64_t node) const;
+
+  // fuse_file.cc
+  bool dispatch_file(const Incoming& in);
+  void open(const Incoming& in);
+  void release(const Incoming& in);
+  void ioctl(const Incoming& in);
+  void poll(const Incoming& in);
+  Request request_of(const Incoming& in) const;
+  OpenFile* file(uint64_t handle);
+  uint64_t inode_number(uint32_t device_number) const;
+
+  SessionOptions options_;
+  IoMode io_mode_ = IoMode::kReadWrite;
+  int fd_ = -1;
+  int wake_fd_ = -1;
+  bool passthrough_offered_ = false;
+  bool mmap_offered_ = false;
+  uint32_t max_write_ = 0;
+  uint64_t started_seconds_ = 0;
+
+  std::mutex mutex_;
+  std::map<uint32_t, std::unique_ptr<V4l2Device>> devices_;
+  std::unordered_map<uint64_t, Node> nodes_;
+  std::unordered_map<uint64_t, OpenFile> files_;
+  uint64_t next_node_ = 2;  // 1 is the directory.
+  uint64_t next_file_ = 1;
+  uint64_t last_writer_ = 0;  // The file whose next bytes are expected.
+  std::atomic<bool> stopping_{false};
+  std::atomic<bool> kicked_{false};
+  std::atomic<uint32_t> aside_{0};
+
+  std::vector<uint8_t> header_;   // A request's first bytes and, but for WRITE, all of it.
+  std::vector<uint8_t> scratch_;  // What does not land.
+  std::thread thread_;
+  bool unmounted_ = false;
+};
+
+}  // namespace loopback

@@ -1,0 +1,286 @@
+// read(2) and write(2): frames without streaming.
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "caller.h"
+#include "v4l2_device.h"
+
+namespace loopback {
+
+void V4l2Device::read(Opener* opener, const Request& request, uint32_t size, int flags) {
+  int error = 0;
+  if ((opener->device_caps & V4L2_CAP_VIDEO_CAPTURE) == 0)
+    error = EINVAL;
+  else if (opener->has_buffers())
+    error = EBUSY;
+  else
+    error = join_as_consumer(opener);
+  if (error != 0) return answers_->reply_error(request, error);
+  if (size == 0) return answers_->reply_bytes(request, nullptr, 0);
+  if (!opener->reads.empty() || !continue_read(opener, request, size)) {
+    if ((flags & O_NONBLOCK) != 0) {
+      ring_->stop_waiting(opener->consumer);
+      return answers_->reply_error(request, EAGAIN);
+    }
+    opener->reads.push_back({request, size});
+  }
+  settle();
+}
+
+// One frame a call, or the rest of it. False: there is none yet.
+bool V4l2Device::continue_read(Opener* opener, const Request& request, uint32_t size) {
+  const Nanoseconds now = monotonic_now();
+  if (opener->frame == nullptr && opener->substitute.empty()) {
+    opener->frame_offset = 0;
+    opener->frame = ring_->take(opener->consumer, now);
+    if (opener->frame == nullptr) {
+      Nanoseconds due_at = kNever;
+      switch (substitute_due(opener, now, &due_at)) {
+        case Substitute::kNone:
+          want(due_at);
+          return false;
+        case Substitute::kRepeat:
+          opener->frame = ring_->repeat(opener->consumer, now);
+          break;
+        case Substitute::kTimeoutImage:
+          opener->substitute = timeout_image();
+          ring_->count_substitute(opener->consumer, opener->substitute.size(), now);
+          break;
+      }
+    }
+    count_delivery(opener, now);
+  }
+  const uint8_t* data = opener->frame ? opener->frame->data() : opener->substitute.data();
+  const size_t length = opener->frame ? opener->frame->bytesused : opener->substitute.size();
+  const size_t bytes = std::min<size_t>(size, length - opener->frame_offset);
+  answers_->reply_bytes(request, data + opener->frame_offset, bytes);
+  opener->frame_offset += bytes;
+  if (opener->frame_offset == length)
+    end_read(opener);
+  else
+    ring_->touch(opener->consumer, now);
+  return true;
+}
+
+void V4l2Device::end_read(Opener* opener) {
+  if (opener->frame != nullptr) ring_->release(opener->consumer, monotonic_now());
+  opener->frame = nullptr;
+  opener->substitute.clear();
+}
+
+void V4l2Device::write(Opener* opener, const Request& request, Piece first, Piece rest,
+                       int flags) {
+  int error = 0;
+  if ((opener->device_caps & V4L2_CAP_VIDEO_OUTPUT) == 0)
+    error = EINVAL;
+  else if (opener->has_buffers())
+    error = EBUSY;
+  else
+    error = join_as_producer(opener);
+  if (error != 0) return answers_->reply_error(request, error);
+
+  const uint32_t total = static_cast<uint32_t>(first.size + rest.size);
+  if (find_pixel_format(format_.fourcc)->compressed && !opener->writes_timeout_image) {
+    // A short copy for frames that are short: what landed elsewhere is put together.
+    std::vector<uint8_t> whole;
+    if (rest.size > 0) {
+      whole.assign(first.data, first.data + first.size);
+      whole.insert(whole.end(), rest.data, rest.data + rest.size);
+      first = {whole.data(), whole.size()};
+    }
+    write_compressed(opener, request, first, flags);
+    return settle();
+  }
+  size_t done = 0;
+  if (opener->writes.empty()) {
+    done = take_in(opener, first, &error);
+    if (done == first.size) done += take_in(opener, rest, &error);
+  } else {
+    error = EAGAIN;
+  }
+  if (done == total) {
+    answers_->reply_written(request, total);
+  } else if (error != EAGAIN || (flags & O_NONBLOCK) != 0) {
+    if (done > 0)
+      answers_->reply_written(request, static_cast<uint32_t>(done));
+    else
+      answers_->reply_error(request, error);
+  } else {
+    Opener::WaitingWrite waiting{request, {}, total};
+    if (done < first.size)
+      waiting.rest.assign(first.data + done, first.data + first.size);
+    const size_t of_rest = done > first.size ? done - first.size : 0;
+    waiting.rest.insert(waiting.rest.end(), rest.data + of_rest, rest.data + rest.size);
+    opener->writes.push_back(std::move(waiting));
+    ++waiting_producers_;
+  }
+  settle();
+}
+
+// Gathers bytes to frames of sizeimage. Returns how many it took; fewer with EAGAIN where the
+// next frame has no room: only at a frame's start.
+size_t V4l2Device::take_in(Opener* opener, Piece piece, int* error) {
+  size_t done = 0;
+  if (opener->writes_timeout_image) {
+    while (done < piece.size) {
+      const size_t bytes =
+          std::min<size_t>(piece.size - done, format_.sizeimage - opener->timeout_part.size());
+      opener->timeout_part.insert(opener->timeout_part.end(), piece.data + done,
+                                  piece.data + done + bytes);
+      done += bytes;
+      if (opener->timeout_part.size() == format_.sizeimage) {
+        store_timeout_image({opener->timeout_part.data(), opener->timeout_part.size()});
+        opener->timeout_part.clear();
+      }
+    }
+    return done;
+  }
+  while (done < piece.size) {
+    if (opener->claim == nullptr && !begin_claim(opener, format_.sizeimage, error)) break;
+    uint8_t* to = opener->claim->data() + opener->filled;
+    const size_t bytes = std::min<size_t>(piece.size - done, format_.sizeimage - opener->filled);
+    if (piece.data + done != to) memcpy(to, piece.data + done, bytes);
+    opener->filled += bytes;
+    done += bytes;
+    if (opener->filled == format_.sizeimage)
+      finish_frame(opener);
+    else
+      ring_->touch(opener->claim, opener->filled, monotonic_now());
+  }
+  return done;
+}
+
+bool V4l2Device::begin_claim(Opener* opener, size_t bytes, int* error) {
+  Nanoseconds retry_at = kNever;
+  switch (ring_->claim(opener->producer, bytes, monotonic_now(), &opener->claim, &retry_at)) {
+    case ClaimAnswer::kGranted:
+      break;
+    case ClaimAnswer::kFull:
+      want(retry_at);
+      *error = EAGAIN;
+      return false;
+    case ClaimAnswer::kTooLarge:
+      *error = EINVAL;
+      return false;
+    case ClaimAnswer::kNoMemory:
+      *error = ENOMEM;
+      return false;
+  }
+  opener->filled = 0;
+  if (landing_opener_ == opener && spare_ != nullptr && spare_->capacity >= bytes)
+    spare_ = ring_->exchange(opener->claim, spare_);
+  return true;
+}
+
+void V4l2Device::finish_frame(Opener* opener) {
+  FrameTags tags;
+  tags.field = V4L2_FIELD_NONE;
+  tags.format = format_.generation;
+  Claim* claim = std::exchange(opener->claim, nullptr);
+  ring_->publish(claim, std::exchange(opener->filled, 0), tags, monotonic_now());
+  published_ = true;
+}
+
+bool V4l2Device::continue_write(Opener* opener) {
+  auto& waiting = opener->writes.front();
+  const bool compressed = find_pixel_format(format_.fourcc)->compressed;
+  int error = 0;
+  size_t done = 0;
+  if (compressed) {
+    if (take_compressed(opener, {waiting.rest.data(), waiting.rest.size()}, &error))
+      done = waiting.rest.size();
+  } else {
+    done = take_in(opener, {waiting.rest.data(), waiting.rest.size()}, &error);
+  }
+  if (done == waiting.rest.size()) {
+    answers_->reply_written(waiting.request, waiting.total);
+  } else if (error == EAGAIN) {
+    if (done > 0) waiting.rest.erase(waiting.rest.begin(), waiting.rest.begin() + done);
+    return done > 0;
+  } else {
+    answers_->reply_error(waiting.request, error);
+  }
+  opener->writes.pop_front();
+  return true;
+}
+
+// One write(2) is one frame, but the kernel cuts it into requests and does not say where it ends.
+// The caller's byte count stands in /proc while we hold its request; where that may not be read, a
+// request shorter than the largest ends the write, and an end-of-image a JPEG.
+void V4l2Device::write_compressed(Opener* opener, const Request& request, Piece piece, int flags) {
+  if (opener->claim == nullptr && opener->writes.empty()) {
+    const auto whole = write_byte_count(request.tid);
+    opener->write_open_ended = !whole.has_value();
+    opener->write_left = whole.value_or(0);
+    if (!opener->write_open_ended && opener->write_left > format_.sizeimage)
+      return answers_->reply_error(request, EINVAL);
+  }
+  int error = 0;
+  if (!opener->writes.empty() || !take_compressed(opener, piece, &error)) {
+    if (error != 0 && (error != EAGAIN || (flags & O_NONBLOCK) != 0))
+      return answers_->reply_error(request, error);
+    opener->writes.push_back(
+        {request, {piece.data, piece.data + piece.size}, static_cast<uint32_t>(piece.size)});
+    ++waiting_producers_;
+    return;
+  }
+  answers_->reply_written(request, static_cast<uint32_t>(piece.size));
+}
+
+bool V4l2Device::take_compressed(Opener* opener, Piece piece, int* error) {
+  const size_t wanted = opener->write_open_ended
+                            ? std::max<size_t>(format_.sizeimage, piece.size)
+                            : std::max<size_t>(opener->write_left, piece.size);
+  if (opener->claim == nullptr && !begin_claim(opener, wanted, error)) return false;
+  if (opener->filled + piece.size > opener->claim->capacity()) {
+    ring_->abort(opener->claim, true, monotonic_now());
+    opener->claim = nullptr;
+    *error = EINVAL;
+    return false;
+  }
+  memcpy(opener->claim->data() + opener->filled, piece.data, piece.size);
+  opener->filled += piece.size;
+  bool ends;
+  if (opener->write_open_ended) {
+    const bool short_request = piece.size % 4096 != 0;
+    const bool end_of_image = format_.fourcc == V4L2_PIX_FMT_MJPEG && piece.size >= 2 &&
+                              piece.data[piece.size - 2] == 0xff &&
+                              piece.data[piece.size - 1] == 0xd9;
+    ends = short_request || end_of_image;
+  } else {
+    opener->write_left -= std::min<uint64_t>(opener->write_left, piece.size);
+    ends = opener->write_left == 0;
+  }
+  if (ends)
+    finish_frame(opener);
+  else
+    ring_->touch(opener->claim, opener->filled, monotonic_now());
+  return true;
+}
+
+V4l2Device::Landing V4l2Device::landing(Opener* opener) {
+  if (opener->has_buffers() || opener->producer == nullptr || !opener->writes.empty() ||
+      find_pixel_format(format_.fourcc)->compressed)
+    return {};
+  if (opener->claim != nullptr)
+    return {opener->claim->data() + opener->filled, format_.sizeimage - opener->filled};
+  if (landing_opener_ != opener || spare_ == nullptr || spare_->capacity < format_.sizeimage) {
+    return_spare();
+    spare_ = ring_->borrow(format_.sizeimage);
+    if (spare_ == nullptr) return {};
+    landing_opener_ = opener;
+  }
+  return {spare_->data, format_.sizeimage};
+}
+
+void V4l2Device::return_spare() {
+  if (spare_ != nullptr) ring_->give_back(spare_);
+  spare_ = nullptr;
+  landing_opener_ = nullptr;
+}
+
+}  // namespace loopback

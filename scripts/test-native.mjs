@@ -1,0 +1,128 @@
+/**
+ * Compiles the C++ core with its tests and runs them, once with AddressSanitizer and
+ * UndefinedBehaviorSanitizer and once with ThreadSanitizer.
+ *
+ *     node scripts/test-native.mjs [--sanitizer=address|thread] [part of a test's name …]
+ *
+ * Everything in native/ but the addon itself is compiled, so the core proves to need no N-API.
+ * Objects are kept and compiled anew when something they include has changed.
+ */
+import { spawn } from "node:child_process";
+import { mkdirSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { basename, dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const cache = join(root, "node_modules", ".cache", "test-native");
+const compiler = process.env.CXX ?? "g++";
+
+const commonFlags = [
+  "-std=c++20",
+  "-O1",
+  "-g",
+  "-fno-omit-frame-pointer",
+  "-Wall",
+  "-Wextra",
+  "-Werror",
+  "-pthread",
+  `-I${join(root, "native")}`,
+];
+
+const sanitizers = {
+  address: {
+    flags: ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+    env: {
+      ASAN_OPTIONS: "detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1",
+      UBSAN_OPTIONS: "print_stacktrace=1",
+    },
+  },
+  thread: {
+    flags: ["-fsanitize=thread"],
+    env: { TSAN_OPTIONS: "halt_on_error=1:second_deadlock_stack=1" },
+  },
+};
+
+function sources(directory, keep) {
+  return readdirSync(join(root, directory))
+    .filter((name) => name.endsWith(".cc") && keep(name))
+    .sort()
+    .map((name) => join(root, directory, name));
+}
+
+function modified(path) {
+  return statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Number.NaN;
+}
+
+/** The files that an object was made of, as the compiler's -MMD wrote them down. */
+function ingredients(object) {
+  try {
+    const rule = readFileSync(object.replace(/\.o$/, ".d"), "utf8");
+    return rule
+      .slice(rule.indexOf(":") + 1)
+      .split(/[\s\\]+/)
+      .filter((word) => word !== "");
+  } catch {
+    return null;
+  }
+}
+
+function isCurrent(object) {
+  const made = modified(object);
+  const files = ingredients(object);
+  // A file that has gone has no time, and so compares false.
+  return files?.every((file) => modified(file) < made) ?? false;
+}
+
+function run(command, args, options = {}) {
+  return new Promise((resolve, reject) => {
+    const child = spawn(command, args, { stdio: ["ignore", "inherit", "inherit"], ...options });
+    child.on("error", reject);
+    child.on("exit", (code, signal) => {
+      if (code === 0) resolve();
+      else reject(new Error(`${basename(command)} ended with ${signal ?? `exit code ${code}`}`));
+    });
+  });
+}
+
+async function compileAll(files, directory, flags) {
+  const objects = files.map((file) => join(directory, `${basename(file, ".cc")}.o`));
+  const waiting = files
+    .map((file, index) => ({ file, object: objects[index] }))
+    .filter(({ object }) => !isCurrent(object));
+  const compile = async () => {
+    for (let job = waiting.shift(); job !== undefined; job = waiting.shift()) {
+      await run(compiler, [...commonFlags, ...flags, "-MMD", "-c", job.file, "-o", job.object]);
+    }
+  };
+  await Promise.all(Array.from({ length: availableParallelism() }, compile));
+  return objects;
+}
+
+async function main() {
+  const args = process.argv.slice(2);
+  const chosen = args.find((arg) => arg.startsWith("--sanitizer="))?.slice("--sanitizer=".length);
+  if (chosen !== undefined && !(chosen in sanitizers)) {
+    throw new Error(`unknown sanitizer '${chosen}': address or thread`);
+  }
+  const names = args.filter((arg) => !arg.startsWith("--"));
+  const files = [
+    ...sources("native", (name) => !name.startsWith("addon")),
+    ...sources("test/native", () => true),
+  ];
+  for (const [name, { flags, env }] of Object.entries(sanitizers)) {
+    if (chosen !== undefined && chosen !== name) continue;
+    const directory = join(cache, name);
+    mkdirSync(directory, { recursive: true });
+    const objects = await compileAll(files, directory, flags);
+    const program = join(directory, "test-native");
+    await run(compiler, [...flags, "-pthread", ...objects, "-o", program]);
+    console.log(`test:native with the ${name} sanitizer`);
+    await run(program, names, { env: { ...process.env, ...env }, cwd: root });
+  }
+}
+
+main().catch((error) => {
+  console.error(`test:native: ${error.message}`);
+  process.exitCode = 1;
+});
