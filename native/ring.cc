@@ -47,20 +47,29 @@ Ring::~Ring() {
   for (Pending& pending : pending_) slots_.put_back(pending.slot);
 }
 
+ClaimAnswer Ring::room_for_claim(Producer* producer, size_t room, Nanoseconds now,
+                                 Nanoseconds* retry_at) {
+  *retry_at = kNever;
+  if (mode_ == Mode::kStatic) return ClaimAnswer::kGranted;
+  if (room > parameters_.max) return ClaimAnswer::kTooLarge;
+  // Finished frames that wait for room go before new ones.
+  publish_pending(now);
+  const Nanoseconds waiting_since = std::min(producer->waiting_since, now);
+  if (pending_.empty() && make_room(producer->own_consumer, waiting_since, room, now, retry_at))
+    return ClaimAnswer::kGranted;
+  // Growth was refused, and without it the frame will never fit.
+  if (mode_ == Mode::kHeld && room > bound()) return ClaimAnswer::kNoMemory;
+  producer->waiting_since = waiting_since;
+  if (!pending_.empty()) *retry_at = now + 10 * kMillisecond;
+  return ClaimAnswer::kFull;
+}
+
 ClaimAnswer Ring::claim(Producer* producer, size_t bytes, Nanoseconds now, Claim** claim,
                         Nanoseconds* retry_at) {
   std::lock_guard lock(mutex_);
-  *retry_at = kNever;
   const size_t room = round_to_pages(bytes);
-  if (mode_ != Mode::kStatic) {
-    if (room > parameters_.max) return ClaimAnswer::kTooLarge;
-    // A producer's frames stay in order: the next waits behind one that is finished but has no room.
-    if (producer->pending > 0 || !pending_.empty() || !make_room(producer, room, now, retry_at)) {
-      if (producer->waiting_since == kNever) producer->waiting_since = now;
-      if (producer->pending > 0 || !pending_.empty()) *retry_at = now + 10 * kMillisecond;
-      return ClaimAnswer::kFull;
-    }
-  }
+  const ClaimAnswer answer = room_for_claim(producer, room, now, retry_at);
+  if (answer != ClaimAnswer::kGranted) return answer;
   bool mapped = false;
   Slot* slot = nullptr;
   if (slots_.cached_count() > 0 || !setup_.allow_mapping || setup_.allow_mapping(room)) {
@@ -94,13 +103,7 @@ ClaimAnswer Ring::claim(Producer* producer, size_t bytes, Nanoseconds now, Claim
 
 bool Ring::has_room(Producer* producer, size_t bytes, Nanoseconds now, Nanoseconds* retry_at) {
   std::lock_guard lock(mutex_);
-  *retry_at = kNever;
-  if (mode_ == Mode::kStatic) return true;
-  if (producer->pending == 0 && pending_.empty() &&
-      make_room(producer, round_to_pages(bytes), now, retry_at))
-    return true;
-  if (producer->waiting_since == kNever) producer->waiting_since = now;
-  return false;
+  return room_for_claim(producer, round_to_pages(bytes), now, retry_at) != ClaimAnswer::kFull;
 }
 
 Slot* Ring::borrow(size_t bytes) {
@@ -174,7 +177,7 @@ void Ring::publish(Claim* claim, size_t bytesused, const FrameTags& tags, Nanose
   const bool must_wait =
       producer->pending > 0 || (!counted && !fits(round_to_pages(bytesused)));
   if (mode_ != Mode::kStatic && must_wait) {
-    pending_.push_back({slot, bytesused, tags, producer->id});
+    pending_.push_back({slot, bytesused, tags, producer->id, now});
     ++producer->pending;
     publish_pending(now);
     note_usage(now);
@@ -185,18 +188,31 @@ void Ring::publish(Claim* claim, size_t bytesused, const FrameTags& tags, Nanose
 
 void Ring::publish_pending(Nanoseconds now) {
   while (!pending_.empty()) {
-    Pending pending = pending_.front();
-    const size_t room = round_to_pages(pending.bytesused);
-    if (mode_ != Mode::kStatic && !fits(room)) {
-      if (mode_ != Mode::kDynamic || !grow_to_fit(used_ + claimed_ + room, now) || !fits(room))
-        return;
-    }
+    const Pending pending = pending_.front();
+    if (mode_ != Mode::kStatic && !make_room_for_pending(pending, now)) return;
     pending_.pop_front();
     for (auto& producer : producers_) {
       if (producer->id == pending.producer) --producer->pending;
     }
     append(pending.slot, pending.bytesused, pending.tags, pending.producer, now);
   }
+}
+
+bool Ring::make_room_for_pending(const Pending& pending, Nanoseconds now) {
+  const size_t room = round_to_pages(pending.bytesused);
+  if (fits(room)) return true;
+  if (mode_ == Mode::kDynamic) grow_to_fit(used_ + claimed_ + room, now);
+  const Consumer* own = nullptr;
+  for (auto& producer : producers_) {
+    if (producer->id == pending.producer) own = producer->own_consumer;
+  }
+  // A max that was written after the claim may be too small for the frame: it then goes through
+  // an empty ring, alone.
+  Nanoseconds retry_at = kNever;
+  if (!make_room(own, pending.waiting_since, std::min<uint64_t>(room, bound()), now, &retry_at))
+    return false;
+  size_ = std::max<uint64_t>(size_, used_ + claimed_ + room);
+  return true;
 }
 
 void Ring::append(Slot* slot, size_t bytesused, const FrameTags& tags, uint64_t producer,

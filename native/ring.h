@@ -254,17 +254,23 @@ class Ring {
     size_t bytesused;
     FrameTags tags;
     uint64_t producer;
+    Nanoseconds waiting_since;
   };
   // kHeld: growth was refused; the ring stays at its size, and `dynamic` reads 0.
   enum class Mode { kStatic, kDynamic, kHeld };
 
-  bool make_room(Producer* producer, size_t room, Nanoseconds now, Nanoseconds* retry_at);
+  ClaimAnswer room_for_claim(Producer* producer, size_t room, Nanoseconds now,
+                             Nanoseconds* retry_at);
+  // For a producer that has waited since then, and whose own consumer does not count.
+  bool make_room(const Consumer* own, Nanoseconds waiting_since, size_t room, Nanoseconds now,
+                 Nanoseconds* retry_at);
   // `size` is above max for as long as more is held than a max that was written meanwhile.
   uint64_t bound() const { return std::min(size_, parameters_.max); }
   bool fits(size_t room) const { return used_ + claimed_ + room <= bound(); }
   void append(Slot* slot, size_t bytesused, const FrameTags& tags, uint64_t producer,
               Nanoseconds now);
   void publish_pending(Nanoseconds now);
+  bool make_room_for_pending(const Pending& pending, Nanoseconds now);
   void rest_idle_claims(Nanoseconds now);
   Frame* pin_next(Consumer* consumer, Nanoseconds now);
   void unpin(Frame* frame);
@@ -275,7 +281,8 @@ class Ring {
   bool producer_at_work(uint64_t id) const;
   bool is_for_newcomers(const Frame* frame) const;
   bool make_room_for_newest(Nanoseconds now);
-  bool lap_slowest(Producer* producer, size_t room, Nanoseconds now, Nanoseconds* retry_at);
+  bool lap_slowest(const Consumer* own, Nanoseconds waiting_since, size_t room, Nanoseconds now,
+                   Nanoseconds* retry_at);
   void lap(Consumer* consumer, size_t room, bool log);
 
   uint64_t min_bytes() const;

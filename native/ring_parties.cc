@@ -120,15 +120,18 @@ bool Ring::has_newest() const {
 }
 
 // Room at the price of growth first, of resting claims next, of stalled consumers last.
-bool Ring::make_room(Producer* producer, size_t room, Nanoseconds now, Nanoseconds* retry_at) {
+bool Ring::make_room(const Consumer* own, Nanoseconds waiting_since, size_t room, Nanoseconds now,
+                     Nanoseconds* retry_at) {
   if (fits(room)) return true;
   if (mode_ == Mode::kDynamic) {
     grow_to_fit(used_ + claimed_ + room, now);
     if (fits(room)) return true;
   }
+  // Growth was refused, and without it the frame will never fit: nobody is lapped for it.
+  if (room > bound()) return false;
   rest_idle_claims(now);
   while (!fits(room)) {
-    if (!lap_slowest(producer, room, now, retry_at)) break;
+    if (!lap_slowest(own, waiting_since, room, now, retry_at)) break;
   }
   note_usage(now);
   if (fits(room)) return true;
@@ -140,16 +143,15 @@ bool Ring::make_room(Producer* producer, size_t room, Nanoseconds now, Nanosecon
 }
 
 // The consumers that owe the oldest frame hold the room; all of them must have stalled.
-bool Ring::lap_slowest(Producer* producer, size_t room, Nanoseconds now, Nanoseconds* retry_at) {
+bool Ring::lap_slowest(const Consumer* own, Nanoseconds waiting_since, size_t room, Nanoseconds now,
+                       Nanoseconds* retry_at) {
   if (oldest_ == nullptr || oldest_->owed_by == 0) return false;
-  const Nanoseconds waits_since =
-      producer->waiting_since == kNever ? now : producer->waiting_since;
   const Nanoseconds timeout = parameters_.stall_timeout_ms * kMillisecond;
   for (auto& consumer : consumers_) {
-    if (consumer->cursor != oldest_ || consumer.get() == producer->own_consumer) continue;
+    if (consumer->cursor != oldest_ || consumer.get() == own) continue;
     if (parameters_.overflow == Overflow::kDrop || consumer->lapped) continue;
     if (parameters_.stall_timeout_ms == 0) return false;
-    const Nanoseconds due = std::max(waits_since, consumer->last_taken) + timeout;
+    const Nanoseconds due = std::max(waiting_since, consumer->last_taken) + timeout;
     if (now < due) {
       // The last of them decides.
       *retry_at = *retry_at == kNever ? due : std::max(*retry_at, due);

@@ -34,6 +34,7 @@ struct ModelFrame {
   int producer = 0;
   uint64_t turn = 0;  // Counts the producer's frames.
   bool is_static = false;
+  Nanoseconds deferred_at = 0;
   uint64_t room() const { return pages(bytes); }
 };
 
@@ -124,8 +125,13 @@ class RingModel {
   }
 
   void step() {
-    size_before_ = ring_->counters(now_).size; refused_now_ = mapping_refused_ = published_now_ = false;
-    may_lap_ = resize_by_hand_ = may_shrink_ = false;
+    refused_now_ = mapping_refused_ = oversized_now_ = published_now_ = false;
+    resize_by_hand_ = may_shrink_ = false;
+    waits_.clear();
+    for (const ModelFrame& frame : pending_) {
+      const ModelProducer* producer = find_producer(frame.producer);
+      waits_.push_back({frame.deferred_at, producer != nullptr ? producer->own_consumer : 0});
+    }
     const uint64_t choice = pick(0, 99);
     if (choice < 22)
       claim();
@@ -167,6 +173,8 @@ class RingModel {
       memory_is_short_ = chance(30);
     else if (choice < 95)
       stop_waiting();
+    else if (choice < 96)
+      rest();
     else
       pass_time();
     learn();
@@ -291,17 +299,19 @@ class RingModel {
     if (producer == nullptr || producer->claims.size() >= 2) return;
     const uint64_t room_bytes = chance(5) ? pick(1, 80 * kPage) : pick(1, 2 * sizeimage_);
     const bool behind = !pending_.empty();
-    if (producer->waiting_since == kNever) producer->waiting_since = now_;
-    producer->waited_since = producer->waiting_since;
+    producer->waited_since = std::min(producer->waiting_since, now_);
     Claim* claim = nullptr;
     Nanoseconds retry_at = 0;
-    may_lap_ = true;
-    lapping_ = producer;
+    waits_.push_back({producer->waited_since, producer->own_consumer});
+    const bool asked = chance(30);
+    const bool has_room =
+        asked && ring_->has_room(producer->ring_side, room_bytes, now_, &retry_at);
     const ClaimAnswer answer =
         ring_->claim(producer->ring_side, room_bytes, now_, &claim, &retry_at);
     const RingCounters counters = ring_->counters(now_);
     const uint64_t bound = std::min(counters.size, parameters_.max);
     const bool is_static = !dynamic_ && !held_;
+    if (asked && !mapping_refused_) CHECK_EQ(answer == ClaimAnswer::kFull, !has_room);
     switch (answer) {
       case ClaimAnswer::kGranted: {
         producer->waiting_since = kNever;
@@ -322,17 +332,19 @@ class RingModel {
       case ClaimAnswer::kTooLarge:
         CHECK(!is_static);
         CHECK(pages(room_bytes) > parameters_.max);
-        producer->waiting_since = kNever;
         break;
       case ClaimAnswer::kNoMemory:
-        CHECK(mapping_refused_ || refused_now_ || held_);
+        CHECK(mapping_refused_ || pages(room_bytes) > bound);
         break;
       case ClaimAnswer::kFull:
+        producer->waiting_since = producer->waited_since;
         if (mapping_refused_ || behind) break;
         CHECK(!is_static);
         CHECK(counters.used + all_claims() + pages(room_bytes) > bound);
         CHECK(counters.size >= parameters_.max || !ring_->parameters().dynamic);
         CHECK(retry_at > now_);
+        // Somebody must be able to make the room.
+        CHECK(counters.used + all_claims() > 0);
         if (parameters_.overflow == Overflow::kDrop && bound >= pages(room_bytes)) {
           CHECK(all_claims() + pages(room_bytes) > bound);
         }
@@ -350,6 +362,7 @@ class RingModel {
     FrameTags tags;
     if (chance(50)) tags.timestamp_ns = now_ - static_cast<int64_t>(pick(0, kSecond));
     own_publish_ = claim.frame;
+    waits_.push_back({now_, producer->own_consumer});
     ring_->publish(claim.ring_side, claim.frame.bytes, tags, now_);
   }
 
@@ -381,7 +394,11 @@ class RingModel {
   void take() {
     last_ = "take";
     ModelConsumer* consumer = any(consumers_);
-    if (consumer == nullptr) return;
+    if (consumer != nullptr) take_from(*consumer);
+  }
+
+  void take_from(ModelConsumer& of) {
+    ModelConsumer* consumer = &of;
     check_reading(*consumer);
     CHECK_EQ(ring_->readable(consumer->ring_side),
              consumer->handed.has_value() || !consumer->owed.empty());
@@ -485,7 +502,6 @@ class RingModel {
     last_ = "change_parameters";
     RingParameters next = ring_->parameters();
     resize_by_hand_ = true;
-    may_lap_ = false;
     switch (pick(0, 7)) {
       case 0:
         next.max = pick(1, 100) * kPage;
@@ -577,6 +593,29 @@ class RingModel {
     }
   }
 
+  // Nothing is owed and nothing comes: each delay halves the size.
+  void rest() {
+    last_ = "rest";
+    for (ModelConsumer& consumer : consumers_) {
+      while (!consumer.owed.empty() || consumer.handed) {
+        take_from(consumer);
+        learn();
+      }
+    }
+    for (int round = 0; round < 4; ++round) {
+      now_ += parameters_.shrink_delay_ms * kMillisecond;
+      may_shrink_ = true;
+      const uint64_t before = ring_->counters(now_).size;
+      chance(50) ? ring_->tick(now_) : (void)ring_->housekeep(now_);
+      learn();
+      check();
+      // The first may find that more was held since the delay began.
+      if (round > 0 && dynamic_ && all_claims() == 0 && pending_.empty()) {
+        CHECK_EQ(ring_->counters(now_).size, std::max(before / 2, parameters_.min));
+      }
+    }
+  }
+
   void pass_time() {
     last_ = "pass_time";
     now_ += static_cast<Nanoseconds>(chance(20) ? pick(0, 3000) : pick(0, 120)) * kMillisecond;
@@ -595,9 +634,10 @@ class RingModel {
       held_ = true;
       ++refusals;
     }
-    // A claim laps before anything is published, so what was lost comes first.
-    if (may_lap_) learn_laps();
+    // Frames join a queue at its end and are lost from its front, so it does not matter which of
+    // the two was first.
     learn_publications(counters);
+    learn_laps();
     advance();
     learn_size(counters);
   }
@@ -610,17 +650,21 @@ class RingModel {
       if (lost == 0) continue;
       CHECK(dynamic_ || held_);
       CHECK(lost <= consumer.owed.size());
-      const bool own = lapping_->own_consumer == consumer.id;
-      if (!own && !consumer.lapped && parameters_.overflow == Overflow::kBlock) {
-        const Nanoseconds since = std::max(lapping_->waited_since, consumer.last_taken);
-        CHECK(parameters_.stall_timeout_ms != 0);
-        CHECK(now_ - since >= parameters_.stall_timeout_ms * kMillisecond);
-      }
+      CHECK(parameters_.overflow == Overflow::kDrop || consumer.lapped || may_lap(consumer));
       for (uint64_t i = 0; i < lost; ++i) drop_front(consumer);
       consumer.lapped = true;
-      if (parameters_.lap == Lap::kNewest) CHECK(consumer.owed.size() <= 1);
       frames_dropped += lost;
     }
+  }
+
+  // Whether somebody who waits for room has waited for this consumer long enough.
+  bool may_lap(const ModelConsumer& consumer) const {
+    return std::any_of(waits_.begin(), waits_.end(), [&](const Wait& wait) {
+      if (wait.own_consumer == consumer.id) return true;
+      const Nanoseconds since = std::max(wait.since, consumer.last_taken);
+      return parameters_.stall_timeout_ms != 0 &&
+             now_ - since >= parameters_.stall_timeout_ms * kMillisecond;
+    });
   }
 
   void learn_publications(const RingCounters& counters) {
@@ -634,6 +678,7 @@ class RingModel {
     }
     if (own) {
       ++deferred;
+      own->deferred_at = now_;
       pending_.push_back(*own);
     }
     for (; count > 0; --count) {
@@ -648,6 +693,8 @@ class RingModel {
 
   void published(ModelFrame frame) {
     published_now_ = true;
+    // It waited for an empty ring, and went through it alone.
+    if (frame.room() > std::min(size_, parameters_.max)) oversized_now_ = true;
     frame.sequence = next_sequence_++;
     frame.is_static = !dynamic_ && !held_;
     ++published_frames_;
@@ -715,7 +762,7 @@ class RingModel {
     const uint64_t shrank = counters.shrink_count - shrink_count_;
     CHECK(counters.expand_count >= expand_count_);
     CHECK(counters.shrink_count >= shrink_count_);
-    if (!is_static && !was_static_ && !resize_by_hand_ && !mapping_refused_ &&
+    if (!is_static && !was_static_ && !resize_by_hand_ && !mapping_refused_ && !oversized_now_ &&
         size_ <= parameters_.max) {
       uint64_t size = size_;
       if (shrank > 0) {
@@ -733,8 +780,7 @@ class RingModel {
     shrink_count_ = counters.shrink_count;
     size_ = counters.size;
     was_static_ = is_static;
-    if (grew + shrank > 0 || resize_by_hand_ ||
-        counters.used * 100 > parameters_.low_watermark * counters.size) {
+    if (grew + shrank > 0 || counters.used * 100 > parameters_.low_watermark * counters.size) {
       low_since_ = now_;
     }
   }
@@ -764,12 +810,7 @@ class RingModel {
       CHECK_EQ(counters.size, parameters_.max_buffers * pages(sizeimage_));
       return;
     }
-    {
-      const check::Scope scope(std::to_string(counters.used) + " used, " +
-                               std::to_string(counted_claims()) + " claimed, " +
-                               std::to_string(counters.size) + " size, min " + std::to_string(parameters_.min)+ " max " + std::to_string(parameters_.max)+ " short " + std::to_string(mapping_refused_) +" dyn " + std::to_string(dynamic_) + " size before " + std::to_string(size_before_));
-      CHECK(counters.used + counted_claims() <= counters.size);
-    }
+    CHECK(counters.used + counted_claims() <= counters.size);
     CHECK(counters.size <= std::max(parameters_.max, counters.used + all_claims()));
     if (!mapping_refused_) CHECK(counters.size >= std::min(parameters_.min, parameters_.max));
     CHECK(counters.read_offset < counters.size);
@@ -830,10 +871,12 @@ class RingModel {
       return !consumer.owed.empty() && consumer.owed.front().sequence <= frame.sequence;
     });
   }
-  bool at_work(int producer) const {
-    return std::any_of(producers_.begin(), producers_.end(),
-                       [&](const ModelProducer& each) { return each.id == producer; });
+  const ModelProducer* find_producer(int id) const {
+    const auto found = std::find_if(producers_.begin(), producers_.end(),
+                                    [&](const ModelProducer& each) { return each.id == id; });
+    return found == producers_.end() ? nullptr : &*found;
   }
+  bool at_work(int producer) const { return find_producer(producer) != nullptr; }
   static uint64_t owed_bytes(const ModelConsumer& consumer) {
     uint64_t bytes = 0;
     for (const ModelFrame& frame : consumer.owed) bytes += frame.room();
@@ -889,11 +932,16 @@ class RingModel {
 
   // Of the present step.
   bool refused_now_ = false, mapping_refused_ = false, published_now_ = false;
-  bool may_lap_ = false, may_shrink_ = false, resize_by_hand_ = false;
-  const ModelProducer* lapping_ = nullptr;
+  bool oversized_now_ = false;
+  bool may_shrink_ = false, resize_by_hand_ = false;
+  struct Wait {
+    Nanoseconds since;
+    int own_consumer;
+  };
+  std::vector<Wait> waits_;
   std::optional<ModelFrame> own_publish_;
 
-  uint64_t size_ = 0, size_before_ = 0;
+  uint64_t size_ = 0;
   Nanoseconds low_since_ = 0;
   uint64_t expand_count_ = 0, shrink_count_ = 0;
   uint64_t past_published_ = 0, past_delivered_ = 0, past_dropped_ = 0, past_left_ = 0;

@@ -1,0 +1,169 @@
+/** `mount`: both halves of the device, in the foreground, until a signal ends it. */
+import { DeviceRegistry, readHostDevices } from "../device/registry.js";
+import { messageOf, UsageError } from "../errors.js";
+import { mountTree, unmountTree } from "../fuse/fuse-adapter.js";
+import { type Mountpoint, prepareMountpoint, releaseMountpoint, waitForMount } from "../fuse/mountpoint.js";
+import { Tree } from "../fuse/tree.js";
+import { createLog, type Log, type LogFormat, type LogLevel } from "../log.js";
+import { type IoMode, type NativeDeviceMount, native } from "../native.js";
+import { exitCodes } from "./exit-codes.js";
+import type { ModuleWords } from "./module-words.js";
+import type { Ownership } from "./ownership.js";
+
+export interface MountFlags {
+  mountpoint: string;
+  allowOther: boolean;
+  ownership: Ownership;
+  ioMode: "auto" | IoMode;
+  logLevel: LogLevel;
+  logFormat: LogFormat;
+}
+
+/** Serves until SIGINT, SIGTERM or SIGHUP; resolves with the exit code. */
+export async function mount(words: ModuleWords, flags: MountFlags): Promise<number> {
+  let end: (code: number) => void = () => {};
+  const ended = new Promise<number>((resolve) => {
+    end = resolve;
+  });
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    process.on(signal, () => end(exitCodes.ok));
+  }
+  const log = createLog(flags.logLevel, flags.logFormat);
+  // Before anything is mounted, so that none of ours is taken for the host's.
+  const host = readHostDevices();
+  const mountpoint = prepareMountpoint(flags.mountpoint);
+  const daemon = new Daemon(mountpoint, log);
+  // Whatever ends us, nothing stays mounted.
+  process.on("exit", () => daemon.abandon());
+  try {
+    await daemon.start(words, flags, host, () => end(exitCodes.failure));
+    process.stdout.write(daemon.greeting());
+    const code = await ended;
+    await daemon.stop();
+    return code;
+  } catch (error) {
+    await daemon.stop();
+    throw error;
+  }
+}
+
+class Daemon {
+  private devices: NativeDeviceMount | undefined;
+  private registry: DeviceRegistry | undefined;
+  private treeMounted = false;
+  private stopped = false;
+
+  constructor(
+    private readonly mountpoint: Mountpoint,
+    private readonly log: Log,
+  ) {}
+
+  async start(
+    words: ModuleWords,
+    flags: MountFlags,
+    host: ReturnType<typeof readHostDevices>,
+    lost: () => void,
+  ): Promise<void> {
+    const { uid, gid, mode } = flags.ownership;
+    this.devices = new native.DeviceMount({
+      mountpoint: this.mountpoint.dev,
+      allowOther: flags.allowOther,
+      uid,
+      gid,
+      mode,
+      ioMode: flags.ioMode,
+      log: (record) => this.log.write(record),
+      ended: () => {
+        this.write("error", `${this.mountpoint.dev} was unmounted by somebody else`);
+        lost();
+      },
+    });
+    this.registry = new DeviceRegistry(this.devices, host, {
+      maxOpeners: words.maxOpeners,
+      maxWidth: words.maxWidth,
+      maxHeight: words.maxHeight,
+      ring: words.ring,
+    });
+    // Those with numbers of their own first: none of them is to be taken by a "first free".
+    const order = [...words.devices].sort((a, b) => Number(a.videoNr < 0) - Number(b.videoNr < 0));
+    for (const description of order) this.add(description);
+    const tree = new Tree(this.registry, {
+      debug: words.debug,
+      videoNr: words.devices.map((each) => each.videoNr),
+      exclusiveCaps: words.devices.map((each) => each.exclusiveCaps),
+      maxBuffers: words.maxBuffers,
+    });
+    await mountTree(tree, this.mountpoint.sys, {
+      allowOther: flags.allowOther,
+      uid: process.getuid?.() ?? 0,
+      gid: process.getgid?.() ?? 0,
+    });
+    this.treeMounted = true;
+    this.write("debug", `mounted at ${this.mountpoint.path}, io mode ${this.devices.ioMode}`);
+  }
+
+  private add(description: ModuleWords["devices"][number]): void {
+    try {
+      this.registry?.add(description);
+    } catch (error) {
+      // The parameters contradict one another: what was typed is wrong.
+      if ((error as { code?: string }).code === "EINVAL") throw new UsageError(messageOf(error));
+      throw error;
+    }
+  }
+
+  greeting(): string {
+    const { path } = this.mountpoint;
+    const devices = this.registry?.list() ?? [];
+    const first = devices[0];
+    return [
+      `v4l2loopback-fuse is mounted at ${path} (${this.devices?.ioMode})`,
+      ...devices.map((each) => `  ${path}/dev/${each.name}  ${each.cardLabel}`),
+      "Now, for example, in other terminals:",
+      "  ffmpeg -re -f lavfi -i testsrc=size=640x480:rate=30 -pix_fmt yuyv422 -f v4l2 " +
+        `${path}/dev/${first?.name}`,
+      `  ffplay ${path}/dev/${first?.name}`,
+      `  cat ${path}/sys/class/video4linux/${first?.name}/dynamic_buffer_stats`,
+      "Ctrl-C unmounts.",
+      "",
+    ].join("\n");
+  }
+
+  async stop(): Promise<void> {
+    if (this.stopped) return;
+    this.stopped = true;
+    if (this.treeMounted) {
+      try {
+        await unmountTree(this.mountpoint.sys);
+      } catch (error) {
+        this.write("warn", messageOf(error));
+      }
+    }
+    this.devices?.stop();
+    await waitForMount(this.mountpoint.dev, false);
+    releaseMountpoint(this.mountpoint);
+  }
+
+  /** On the way out, when nothing can be waited for any more. */
+  abandon(): void {
+    if (this.stopped) return;
+    this.stopped = true;
+    this.devices?.stop();
+    for (const path of [this.mountpoint.sys, this.mountpoint.dev]) {
+      try {
+        native.unmount(path);
+      } catch {
+        // It was not mounted.
+      }
+    }
+    try {
+      releaseMountpoint(this.mountpoint);
+    } catch {
+      // What is left is cleared at the next start.
+    }
+  }
+
+  private write(level: "debug" | "warn" | "error", message: string): void {
+    this.log.write({ level, device: -1, message });
+  }
+}
