@@ -23,7 +23,7 @@ Nanoseconds monotonic_now() {
 
 Ring::Ring(Setup setup) : setup_(std::move(setup)) {
   sizeimage_ = setup_.sizeimage;
-  started_ = last_housekeeping_ = setup_.now;
+  started_ = last_housekeeping_ = looked_at_ = setup_.now;
   slots_.set_frame_bytes(sizeimage_);
   parameters_ = setup_.parameters;
   if (parameters_.max == 0)

@@ -317,7 +317,9 @@ class Ring {
   int64_t last_timestamp_ns_ = 0;
 
   uint64_t size_ = 0;
-  uint64_t allowed_ = 0;  // `size` may grow to this without another look at the memory.
+  // `size` may grow to this without another look at the memory, for a while after the last one.
+  uint64_t allowed_ = 0;
+  Nanoseconds looked_at_ = 0;
   size_t used_ = 0;
   size_t claimed_ = 0;
   uint64_t read_position_ = 0;

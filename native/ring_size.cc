@@ -8,6 +8,8 @@ namespace loopback {
 namespace {
 // How often slots that nobody uses are looked for.
 constexpr Nanoseconds kSweep = kSecond;
+// How long a look at the system's memory is good for: others take of it too.
+constexpr Nanoseconds kLookLasts = kSecond;
 }  // namespace
 
 uint64_t Ring::min_bytes() const {
@@ -24,12 +26,13 @@ bool Ring::grow_to_fit(size_t needed, Nanoseconds now) {
   while (target < needed && target < parameters_.max) target *= 2;
   target = std::min(target, parameters_.max);
   if (target <= size_) return false;
-  if (target > allowed_) {
-    // Seldom: the housekeeper has looked ahead.
+  if (target > allowed_ || now - looked_at_ >= kLookLasts) {
+    // Seldom: within a burst the housekeeper has looked ahead.
     const Nanoseconds before = monotonic_now();
     const Headroom headroom = setup_.headroom();
     commit_ns_ += monotonic_now() - before;
-    allowed_ = size_ + headroom.bytes;
+    allowed_ = slots_.resident() + headroom.bytes;
+    looked_at_ = now;
     if (target > allowed_) {
       refuse_growth(target, headroom.limited_by);
       return false;
@@ -159,7 +162,10 @@ Nanoseconds Ring::housekeep(Nanoseconds now) {
   if (!surplus.empty()) release_ns_ += released - before;
   if (prepared != nullptr || look) commit_ns_ += committed - released;
   if (prepared != nullptr) slots_.add(prepared);
-  if (look) allowed_ = size_ + headroom.bytes;
+  if (look) {
+    allowed_ = slots_.resident() + headroom.bytes;
+    looked_at_ = now;
+  }
   Nanoseconds next = kNever;
   if (mode_ == Mode::kDynamic && size_ > min_bytes()) {
     next = (low_since_ == kNever ? now : low_since_) + parameters_.shrink_delay_ms * kMillisecond;

@@ -536,7 +536,7 @@ class RingModel {
                        (next.min == 0 ? 2 * pages(sizeimage_) : next.min) <= next.max &&
                        next.max_buffers >= 1;
     CHECK_EQ(wrong.empty(), valid);
-    CHECK_EQ(after.dynamic, before.dynamic);
+    CHECK(after.dynamic == before.dynamic || refused_now_);
     CHECK_EQ(after.max, valid ? next.max : before.max);
     CHECK_EQ(after.high_watermark, valid ? next.high_watermark : before.high_watermark);
     if (valid && next.min != 0) CHECK_EQ(after.min, next.min);
@@ -551,7 +551,7 @@ class RingModel {
     CHECK_EQ(ring_->set_parameters(next, true, now_), "");
     dynamic_ = next.dynamic;
     held_ = false;
-    CHECK_EQ(ring_->parameters().dynamic || refused_now_, dynamic_ || refused_now_);
+    CHECK(ring_->parameters().dynamic == dynamic_ || refused_now_);
   }
 
   void change_format() {
@@ -605,13 +605,13 @@ class RingModel {
     for (int round = 0; round < 4; ++round) {
       now_ += parameters_.shrink_delay_ms * kMillisecond;
       may_shrink_ = true;
-      const uint64_t before = ring_->counters(now_).size;
+      const RingCounters before = ring_->counters(now_);
       chance(50) ? ring_->tick(now_) : (void)ring_->housekeep(now_);
       learn();
       check();
       // The first may find that more was held since the delay began.
-      if (round > 0 && dynamic_ && all_claims() == 0 && pending_.empty()) {
-        CHECK_EQ(ring_->counters(now_).size, std::max(before / 2, parameters_.min));
+      if (round > 0 && dynamic_ && before.used == 0 && all_claims() == 0 && pending_.empty()) {
+        CHECK_EQ(ring_->counters(now_).size, std::max(before.size / 2, parameters_.min));
       }
     }
   }
