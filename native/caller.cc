@@ -62,10 +62,10 @@ struct SystemCall {
 };
 
 // What the thread is blocked in. It may still be on its way to sleep while its request is already
-// with us, and /proc then says "running": so ask a few times, for a millisecond or so in all.
-std::optional<SystemCall> present_call(pid_t tid) {
+// with us, and /proc then says "running": who needs the answer asks a few times, 100 µs apart.
+std::optional<SystemCall> present_call(pid_t tid, int attempts) {
   const std::string path = proc_path(tid, "syscall");
-  for (int attempt = 0; attempt < 20; ++attempt) {
+  for (int attempt = 1;; ++attempt) {
     const std::string text = contents(path);
     if (text.empty()) return std::nullopt;
     if (text.compare(0, 7, "running") != 0) {
@@ -82,10 +82,10 @@ std::optional<SystemCall> present_call(pid_t tid) {
       call.number = static_cast<uint64_t>(number);
       return call;
     }
+    if (attempt >= attempts) return std::nullopt;
     const timespec pause{0, 50000};
     nanosleep(&pause, nullptr);
   }
-  return std::nullopt;
 }
 
 // Calls whose first argument is the descriptor that they work on.
@@ -175,7 +175,8 @@ int errno_of_transfer(ssize_t moved, size_t length) {
 
 std::optional<int> descriptor_flags(pid_t tid, uint64_t ino, uint64_t device) {
   if (tid <= 0) return std::nullopt;
-  const std::optional<SystemCall> call = present_call(tid);
+  // The search below finds it too, unless several open files have the inode.
+  const std::optional<SystemCall> call = present_call(tid, 1);
   if (call && names_a_descriptor(call->number)) {
     const int fd = static_cast<int>(call->arguments[0]);
     if (const std::optional<int> flags = flags_if_ours(tid, fd, ino, device)) return flags;
@@ -188,7 +189,7 @@ std::optional<int> descriptor_flags(pid_t tid, uint64_t ino, uint64_t device) {
 
 std::optional<uint64_t> write_byte_count(pid_t tid) {
   if (tid <= 0) return std::nullopt;
-  const std::optional<SystemCall> call = present_call(tid);
+  const std::optional<SystemCall> call = present_call(tid, 20);
   if (!call) return std::nullopt;
   std::optional<uint64_t> bytes;
   switch (call->number) {

@@ -174,8 +174,7 @@ void Ring::publish(Claim* claim, size_t bytesused, const FrameTags& tags, Nanose
   Producer* producer = claim->producer;
   claims_.remove_if([claim](const auto& each) { return each.get() == claim; });
   // A producer's frames stay in order, also where it holds several claims.
-  const bool must_wait =
-      producer->pending > 0 || (!counted && !fits(round_to_pages(bytesused)));
+  const bool must_wait = producer->pending > 0 || (!counted && !fits(round_to_pages(bytesused)));
   if (mode_ != Mode::kStatic && must_wait) {
     pending_.push_back({slot, bytesused, tags, producer->id, now});
     ++producer->pending;
@@ -228,8 +227,8 @@ void Ring::append(Slot* slot, size_t bytesused, const FrameTags& tags, uint64_t 
   frame->sequence = next_sequence_++;
   frame->published_ns = now;
   // A producer's own time is used while it is the only one and time does not go back.
-  const bool own = tags.timestamp_ns > 0 && producers_.size() <= 1 &&
-                   tags.timestamp_ns >= last_timestamp_ns_;
+  const bool own =
+      tags.timestamp_ns > 0 && producers_.size() <= 1 && tags.timestamp_ns >= last_timestamp_ns_;
   frame->timestamp_ns = own ? tags.timestamp_ns : std::max<int64_t>(now, last_timestamp_ns_);
   last_timestamp_ns_ = frame->timestamp_ns;
   frame->bytesused = bytesused;

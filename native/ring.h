@@ -13,7 +13,8 @@
 // - Broadcast. Every consumer is owed every frame published after it joined, in order, and takes it
 //   with a cursor of its own. A frame's slot is free once nobody owes it and nobody reads it.
 // - A frame is claimed before its first byte and published whole, or aborted and never seen.
-// - Dynamic: `size` bytes bound `used`, double up to `max` and halve down to `min`. A resize changes
+// - Dynamic: `size` bytes bound `used`, double up to `max` and halve down to `min`. A resize
+// changes
 //   that one number; it moves no frame. Static: the last `max_buffers` frames.
 // - Loss is an outcome that is counted, not an error. For every consumer, at any moment:
 //   published = delivered + dropped + owed + left.

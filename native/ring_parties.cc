@@ -1,7 +1,7 @@
 // Who takes part in a ring, and who is lapped.
-#include <algorithm>
-
 #include "ring_parties.h"
+
+#include <algorithm>
 
 namespace loopback {
 
@@ -180,8 +180,7 @@ void Ring::lap(Consumer* consumer, size_t room, bool log) {
   if (parameters_.lap == Lap::kNewest) {
     // Where even the newest leaves no room, it goes too: the frame to come is newer.
     const bool keep_newest = claimed_ + newest_->room + room <= bound();
-    while (consumer->cursor != nullptr && (consumer->cursor != newest_ || !keep_newest))
-      drop_one();
+    while (consumer->cursor != nullptr && (consumer->cursor != newest_ || !keep_newest)) drop_one();
   } else {
     size_t kept = consumer->owed_bytes;
     while (consumer->cursor != nullptr && claimed_ + kept + room > bound()) {

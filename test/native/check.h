@@ -70,8 +70,8 @@ bool same(const A& a, const B& b) {
 
 #define CHECK_EQ(actual, expected)                                              \
   do {                                                                          \
-    const auto check_actual = (actual);                                        \
-    const auto check_expected = (expected);                                    \
+    const auto check_actual = (actual);                                         \
+    const auto check_expected = (expected);                                     \
     if (!check::same(check_actual, check_expected)) {                           \
       check::fail(__FILE__, __LINE__,                                           \
                   #actual " is " + check::shown(check_actual) + ", expected " + \

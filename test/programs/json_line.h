@@ -46,6 +46,12 @@ class JsonLine {
     return *this;
   }
 
+  JsonLine& members_of(const JsonLine& other) {
+    if (!body_.empty() && !other.body_.empty()) body_ += ",";
+    body_ += other.body_;
+    return *this;
+  }
+
   std::string object() const { return "{" + body_ + "}"; }
 
   void print() const {

@@ -83,6 +83,8 @@ export interface Mounted {
   write(number: number, name: string, value: string): Promise<void>;
   counters(number: number): Promise<Record<string, number>>;
   consumers(number: number): Promise<Record<string, string>[]>;
+  /** Resolves when so many consumers have joined; a program says `ready` before it has. */
+  joined(number: number, consumers: number): Promise<void>;
   signal(signal: NodeJS.Signals): void;
   /** The daemon's exit code. */
   exited: Promise<number | null>;
@@ -168,6 +170,11 @@ export async function mounted(args: string[]): Promise<Mounted> {
         Object.fromEntries(row.split("\t").map((value, at) => [names[at] ?? "", value])),
       );
     },
+    joined: (number, consumers) =>
+      until(
+        `${consumers} consumers have joined`,
+        async () => (await self.counters(number)).consumers === consumers,
+      ),
     signal: (signal) => void child.kill(signal),
     exited,
     async stop() {
