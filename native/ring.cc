@@ -79,10 +79,8 @@ ClaimAnswer Ring::claim(Producer* producer, size_t bytes, Nanoseconds now, Claim
   }
   if (slot == nullptr) {
     if (used_ + claimed_ == 0) return ClaimAnswer::kNoMemory;
-    if (mode_ == Mode::kDynamic) {
+    if (mode_ == Mode::kDynamic)
       refuse_growth(slots_.in_use_bytes() + room, "the system refuses a mapping");
-      size_ = std::max<uint64_t>({size_ / 2, used_ + claimed_, min_bytes()});
-    }
     if (producer->waiting_since == kNever) producer->waiting_since = now;
     *retry_at = now + 100 * kMillisecond;
     return ClaimAnswer::kFull;
