@@ -124,7 +124,11 @@ function ensureAddon() {
 }
 
 function ensureTypeScript() {
-  const value = hashOf(["src"], (name) => name.endsWith(".ts"), readFileSync(join(root, "tsconfig.json")));
+  const value = hashOf(
+    ["src"],
+    (name) => name.endsWith(".ts"),
+    readFileSync(join(root, "tsconfig.json")),
+  );
   unlessStamped(join(root, "dist/.stamp"), value, () => {
     say("compiling TypeScript …");
     rmSync(join(root, "dist"), { recursive: true, force: true });

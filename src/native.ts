@@ -183,7 +183,9 @@ export interface NativeAddon {
     manualClock?: boolean;
   }) => NativeRing;
   /** Mounts at once; throws with the errno's name in `.code`. */
-  DeviceMount: new (options: DeviceMountOptions) => NativeDeviceMount;
+  DeviceMount: new (
+    options: DeviceMountOptions,
+  ) => NativeDeviceMount;
   /** dlopen with RTLD_GLOBAL, so that a later library finds its symbols. */
   loadLibrary(path: string): void;
   /** Detaches what is mounted at `path`: umount2 with MNT_DETACH, else `fusermount3 -u -z`. */

@@ -127,7 +127,9 @@ export function consumersText(rows: readonly ConsumerRow[]): string {
     const isTotal = at === rows.length - 1;
     lines.push(
       columns
-        .map(([, key]) => (isTotal && key === "pid" ? "total" : isTotal && key === "command" ? "-" : row[key]))
+        .map(([, key]) =>
+          isTotal && key === "pid" ? "total" : isTotal && key === "command" ? "-" : row[key],
+        )
         .join("\t"),
     );
   });

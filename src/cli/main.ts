@@ -54,7 +54,11 @@ program
       .choices(["auto", "passthrough", "page-cache", "read-write"])
       .default("auto"),
   )
-  .addOption(new Option("--log-level <level>", "the least that is logged").choices(logLevels).default("info"))
+  .addOption(
+    new Option("--log-level <level>", "the least that is logged")
+      .choices(logLevels)
+      .default("info"),
+  )
   .addOption(
     new Option("--log-format <format>", "how it is logged")
       .choices(logFormats)
@@ -62,9 +66,7 @@ program
   )
   .addHelpText("after", `\nParameters:\n${parameters}`)
   .action(async (words: string[], flags) => {
-    process.exit(
-      await mount(parseModuleWords(words), { ...flags, ownership: ownership(flags) }),
-    );
+    process.exit(await mount(parseModuleWords(words), { ...flags, ownership: ownership(flags) }));
   });
 
 program

@@ -2,7 +2,12 @@
 import { DeviceRegistry, readHostDevices } from "../device/registry.js";
 import { messageOf, UsageError } from "../errors.js";
 import { mountTree, unmountTree } from "../fuse/fuse-adapter.js";
-import { type Mountpoint, prepareMountpoint, releaseMountpoint, waitForMount } from "../fuse/mountpoint.js";
+import {
+  type Mountpoint,
+  prepareMountpoint,
+  releaseMountpoint,
+  waitForMount,
+} from "../fuse/mountpoint.js";
 import { Tree } from "../fuse/tree.js";
 import { createLog, type Log, type LogFormat, type LogLevel } from "../log.js";
 import { type IoMode, type NativeDeviceMount, native } from "../native.js";

@@ -66,8 +66,7 @@ export function deviceAttributes(device: VideoDevice): Attribute[] {
     {
       name: "dynamic_buffer_stats",
       mode: 0o444,
-      show: () =>
-        native.parameters().dynamic ? statisticsText(native.counters()) : inactiveText,
+      show: () => (native.parameters().dynamic ? statisticsText(native.counters()) : inactiveText),
     },
     {
       name: "dynamic_buffering",

@@ -188,7 +188,7 @@ function operations(tree: Tree, owner: TreeMountOptions): Record<string, unknown
         if (opened.text === undefined || position === 0) {
           opened.text = Buffer.from(opened.node.attribute.show?.() ?? "");
         }
-        done(opened.text.copy(buffer, 0, position, position + length));
+        done(opened.text.subarray(position, position + length).copy(buffer));
       } catch (error) {
         done(errno(error));
       }

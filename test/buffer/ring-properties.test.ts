@@ -15,15 +15,34 @@ type Step =
 
 const index = fc.nat({ max: 3 });
 const step: fc.Arbitrary<Step> = fc.oneof(
-  { weight: 8, arbitrary: fc.record({ kind: fc.constant("publish" as const), producer: index, pages: fc.integer({ min: 1, max: 3 }) }) },
+  {
+    weight: 8,
+    arbitrary: fc.record({
+      kind: fc.constant("publish" as const),
+      producer: index,
+      pages: fc.integer({ min: 1, max: 3 }),
+    }),
+  },
   { weight: 8, arbitrary: fc.record({ kind: fc.constant("take" as const), consumer: index }) },
   fc.record({ kind: fc.constant("leave" as const), consumer: index }),
   fc.record({ kind: fc.constantFrom("join" as const, "joinProducer" as const, "reset" as const) }),
   fc.record({ kind: fc.constant("leaveProducer" as const), producer: index }),
-  { weight: 3, arbitrary: fc.record({ kind: fc.constant("clock" as const), ms: fc.constantFrom(1, 999, 1000, 5000) }) },
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      kind: fc.constant("clock" as const),
+      ms: fc.constantFrom(1, 999, 1000, 5000),
+    }),
+  },
   fc.record({ kind: fc.constant("mode" as const), dynamic: fc.boolean() }),
-  fc.record({ kind: fc.constant("overflow" as const), overflow: fc.constantFrom("block" as const, "drop" as const) }),
-  fc.record({ kind: fc.constant("lap" as const), lap: fc.constantFrom("newest" as const, "oldest" as const) }),
+  fc.record({
+    kind: fc.constant("overflow" as const),
+    overflow: fc.constantFrom("block" as const, "drop" as const),
+  }),
+  fc.record({
+    kind: fc.constant("lap" as const),
+    lap: fc.constantFrom("newest" as const, "oldest" as const),
+  }),
 );
 
 test("order, completeness and the accounting law hold after every step", () => {

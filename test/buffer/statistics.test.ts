@@ -3,8 +3,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { averageText, sizeText, statisticsText } from "../../src/buffer/statistics.js";
 
-const golden = (name: string) =>
-  readFileSync(join(import.meta.dirname, "../golden", name), "utf8");
+const golden = (name: string) => readFileSync(join(import.meta.dirname, "../golden", name), "utf8");
 
 const resizes = { expandCount: 20, expandNs: 0, shrinkCount: 5, shrinkNs: 0, droppedFrames: 0 };
 

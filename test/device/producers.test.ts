@@ -95,7 +95,15 @@ test("4K frames arrive whole, also while the producer is held back", async () =>
   const size = ["--size", "3840x2160"];
   const writer = producer([daemon.dev(10), ...size]);
   await writer.ready;
-  const reader = consumer([daemon.dev(10), "--method", "mmap", "--delay-ms", "50", "--count", "40"]);
+  const reader = consumer([
+    daemon.dev(10),
+    "--method",
+    "mmap",
+    "--delay-ms",
+    "50",
+    "--count",
+    "40",
+  ]);
   const seen = await reader.done;
   expect(seen).toMatchObject({ frames: 40, torn: 0, gaps: 0, reordered: 0 });
   writer.signal("SIGTERM");
@@ -111,7 +119,13 @@ test("a storm of producers and consumers killed at any moment leaves nothing beh
   await daemon.joined(10, 1);
   for (let round = 0; round < 40; round += 1) {
     const each = [
-      producer([daemon.dev(10), "--id", String(round + 1), "--method", round % 2 ? "write" : "mmap"]),
+      producer([
+        daemon.dev(10),
+        "--id",
+        String(round + 1),
+        "--method",
+        round % 2 ? "write" : "mmap",
+      ]),
       consumer([daemon.dev(10), "--method", round % 3 ? "mmap" : "read"]),
     ];
     await Promise.all(each.map((one) => one.ready));
