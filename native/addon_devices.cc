@@ -112,12 +112,12 @@ class DeviceObject : public Napi::ObjectWrap<DeviceObject> {
   }
 
   Napi::Value parameters(const Napi::CallbackInfo& info) {
-    return to_object(info.Env(), with(info, [](auto& device) { return device.ring().parameters(); }));
+    return to_object(info.Env(),
+                     with(info, [](auto& device) { return device.ring().parameters(); }));
   }
 
   void set_parameters(const Napi::CallbackInfo& info) {
-    RingParameters next =
-        with(info, [](auto& device) { return device.ring().parameters(); });
+    RingParameters next = with(info, [](auto& device) { return device.ring().parameters(); });
     bool dynamic_written = false;
     apply_parameters(info[0].As<Napi::Object>(), &next, &dynamic_written);
     const std::string wrong = with(info, [&](auto& device) {
@@ -225,9 +225,9 @@ class DeviceMountObject : public Napi::ObjectWrap<DeviceMountObject> {
       if (mode == io_mode_name(each)) options.io_mode = each;
     }
     if (!options.io_mode.has_value() && mode != "auto")
-      throw error_with_code(env, EINVAL,
-                            "ioMode " + mode +
-                                " is not one of auto, passthrough, page-cache, read-write");
+      throw error_with_code(
+          env, EINVAL,
+          "ioMode " + mode + " is not one of auto, passthrough, page-cache, read-write");
     if (!given.Get("log").IsFunction() || !given.Get("ended").IsFunction())
       throw Napi::TypeError::New(env, "log and ended are not both functions");
     reports_ = std::make_shared<Reports>(env, given.Get("log").As<Napi::Function>(),

@@ -18,22 +18,22 @@ namespace {
 class RingObject : public Napi::ObjectWrap<RingObject> {
  public:
   static Napi::Function define(Napi::Env env) {
-    return DefineClass(env, "Ring",
-                       {InstanceMethod<&RingObject::parameters>("parameters"),
-                        InstanceMethod<&RingObject::set_parameters>("setParameters"),
-                        InstanceMethod<&RingObject::counters>("counters"),
-                        InstanceMethod<&RingObject::consumers>("consumers"),
-                        InstanceMethod<&RingObject::reset_counters>("resetCounters"),
-                        InstanceMethod<&RingObject::join_producer>("joinProducer"),
-                        InstanceMethod<&RingObject::leave_producer>("leaveProducer"),
-                        InstanceMethod<&RingObject::join_consumer>("joinConsumer"),
-                        InstanceMethod<&RingObject::leave_consumer>("leaveConsumer"),
-                        InstanceMethod<&RingObject::publish>("publish"),
-                        InstanceMethod<&RingObject::take>("take"),
-                        InstanceMethod<&RingObject::tick>("tick"),
-                        InstanceMethod<&RingObject::advance_clock>("advanceClock"),
-                        InstanceMethod<&RingObject::set_sizeimage>("setSizeimage"),
-                        InstanceMethod<&RingObject::close>("close")});
+    return DefineClass(
+        env, "Ring",
+        {InstanceMethod<&RingObject::parameters>("parameters"),
+         InstanceMethod<&RingObject::set_parameters>("setParameters"),
+         InstanceMethod<&RingObject::counters>("counters"),
+         InstanceMethod<&RingObject::consumers>("consumers"),
+         InstanceMethod<&RingObject::reset_counters>("resetCounters"),
+         InstanceMethod<&RingObject::join_producer>("joinProducer"),
+         InstanceMethod<&RingObject::leave_producer>("leaveProducer"),
+         InstanceMethod<&RingObject::join_consumer>("joinConsumer"),
+         InstanceMethod<&RingObject::leave_consumer>("leaveConsumer"),
+         InstanceMethod<&RingObject::publish>("publish"), InstanceMethod<&RingObject::take>("take"),
+         InstanceMethod<&RingObject::tick>("tick"),
+         InstanceMethod<&RingObject::advance_clock>("advanceClock"),
+         InstanceMethod<&RingObject::set_sizeimage>("setSizeimage"),
+         InstanceMethod<&RingObject::close>("close")});
   }
 
   explicit RingObject(const Napi::CallbackInfo& info) : ObjectWrap(info) {
@@ -184,8 +184,7 @@ class RingObject : public Napi::ObjectWrap<RingObject> {
     Napi::Object taken = Napi::Object::New(info.Env());
     taken.Set("sequence", static_cast<double>(frame->sequence));
     taken.Set("timestampNs", Napi::BigInt::New(info.Env(), frame->timestamp_ns));
-    taken.Set("payload",
-              Napi::Buffer<uint8_t>::Copy(info.Env(), frame->data(), frame->bytesused));
+    taken.Set("payload", Napi::Buffer<uint8_t>::Copy(info.Env(), frame->data(), frame->bytesused));
     ring_->release(consumer, now());
     return taken;
   }

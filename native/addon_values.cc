@@ -66,9 +66,9 @@ void apply_parameters(const Napi::Object& changes, RingParameters* parameters,
     const std::string text = string_property(changes, name);
     if (text == first) return true;
     if (text == second) return false;
-    throw error_with_code(changes.Env(), EINVAL,
-                          std::string(name) + " " + text + " is neither " + first + " nor " +
-                              second);
+    throw error_with_code(
+        changes.Env(), EINVAL,
+        std::string(name) + " " + text + " is neither " + first + " nor " + second);
   };
   if (given("overflow"))
     parameters->overflow = choice("overflow", "block", "drop") ? Overflow::kBlock : Overflow::kDrop;

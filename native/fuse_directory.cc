@@ -116,11 +116,11 @@ void FuseSession::lookup(const Incoming& in) {
   const size_t length = strnlen(name, in.body_size);
   constexpr size_t kPrefix = 5;
   uint32_t number = 0;
-  const bool named =
-      in.header->nodeid == FUSE_ROOT_ID && length > kPrefix && memcmp(name, "video", kPrefix) == 0 &&
-      std::from_chars(name + kPrefix, name + length, number).ptr == name + length &&
-      // One name for each: not video010.
-      "video" + std::to_string(number) == std::string(name, length);
+  const bool named = in.header->nodeid == FUSE_ROOT_ID && length > kPrefix &&
+                     memcmp(name, "video", kPrefix) == 0 &&
+                     std::from_chars(name + kPrefix, name + length, number).ptr == name + length &&
+                     // One name for each: not video010.
+                     "video" + std::to_string(number) == std::string(name, length);
   const auto device = named ? devices_.find(number) : devices_.end();
   if (device == devices_.end()) return reply_error(request_of(in), ENOENT);
   const uint64_t id = next_node_++;

@@ -81,8 +81,7 @@ void FuseSession::open(const Incoming& in) {
   const auto* wanted = reinterpret_cast<const fuse_open_in*>(in.body);
   const Request request = request_of(in);
   const auto found = nodes_.find(in.header->nodeid);
-  if (found == nodes_.end() || found->second.device == nullptr)
-    return reply_error(request, ENODEV);
+  if (found == nodes_.end() || found->second.device == nullptr) return reply_error(request, ENODEV);
   Node& node = found->second;
   WireOpenOut out{};
   // Every read and write is a request; none is cut at a file's end, which a device has not.
@@ -150,9 +149,9 @@ void FuseSession::poll(const Incoming& in) {
   OpenFile* opened = file(wanted->fh);
   fuse_poll_out out{POLLERR, 0};
   if (opened != nullptr)
-    out.revents = opened->device->poll(opened->opener, wanted->events,
-                                       (wanted->flags & FUSE_POLL_SCHEDULE_NOTIFY) != 0,
-                                       wanted->kh);
+    out.revents =
+        opened->device->poll(opened->opener, wanted->events,
+                             (wanted->flags & FUSE_POLL_SCHEDULE_NOTIFY) != 0, wanted->kh);
   reply_bytes(request_of(in), &out, sizeof out);
 }
 

@@ -99,9 +99,9 @@ void FuseSession::initialize() {
                                  std::to_string(in.minor) + ", 7.23 or later is needed");
   passthrough_offered_ = (offered & FUSE_PASSTHROUGH) != 0;
   mmap_offered_ = (offered & FUSE_DIRECT_IO_ALLOW_MMAP) != 0;
-  const uint64_t wanted = offered & (FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_ATOMIC_O_TRUNC |
-                                     FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES | FUSE_INIT_EXT |
-                                     FUSE_PASSTHROUGH | FUSE_DIRECT_IO_ALLOW_MMAP);
+  const uint64_t wanted =
+      offered & (FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_ATOMIC_O_TRUNC | FUSE_PARALLEL_DIROPS |
+                 FUSE_MAX_PAGES | FUSE_INIT_EXT | FUSE_PASSTHROUGH | FUSE_DIRECT_IO_ALLOW_MMAP);
   WireInitOut out{};
   out.major = 7;
   out.minor = std::min<uint32_t>(in.minor, 40);
@@ -295,10 +295,8 @@ bool FuseSession::read_request() {
   } else if (payload > 0) {
     const size_t kept = std::min(payload, header_.size() - kWriteHeaderBytes);
     const size_t from_landing = std::min(kept, landed);
-    if (from_landing > 0)
-      memcpy(header_.data() + kWriteHeaderBytes, landing.data, from_landing);
-    memcpy(header_.data() + kWriteHeaderBytes + from_landing, scratch_.data(),
-           kept - from_landing);
+    if (from_landing > 0) memcpy(header_.data() + kWriteHeaderBytes, landing.data, from_landing);
+    memcpy(header_.data() + kWriteHeaderBytes + from_landing, scratch_.data(), kept - from_landing);
   }
   auto guard = lock();
   dispatch(in);

@@ -29,9 +29,9 @@ struct Request {
 struct Buffer {
   std::unique_ptr<Window::Region> region;
   enum class State { kIdle, kQueued, kDone } state = State::kIdle;
-  bool fetched = false;       // OUTPUT: what the program wrote is in the region.
-  uint64_t fetch = 0;         // Which QBUF asked for it; a STREAMOFF may overtake the answer.
-  v4l2_buffer described{};    // What QUERYBUF and DQBUF tell, but for index, length and offset.
+  bool fetched = false;     // OUTPUT: what the program wrote is in the region.
+  uint64_t fetch = 0;       // Which QBUF asked for it; a STREAMOFF may overtake the answer.
+  v4l2_buffer described{};  // What QUERYBUF and DQBUF tell, but for index, length and offset.
 };
 
 /// The buffers of one direction.
@@ -73,7 +73,7 @@ struct Opener {
   size_t filled = 0;
   bool writes_timeout_image = false;  // timeout_image_io was pressed: it fills that, not the ring.
   std::vector<uint8_t> timeout_part;
-  uint64_t write_left = 0;  // Of a compressed frame: bytes of this write(2) still to come.
+  uint64_t write_left = 0;        // Of a compressed frame: bytes of this write(2) still to come.
   bool write_open_ended = false;  // … whose length nobody knows.
 
   // read(2) and CAPTURE

@@ -53,15 +53,9 @@ std::vector<ConsumerReport> Ring::consumer_reports(Nanoseconds now) const {
                        0, 0};
   for (const auto& consumer : consumers_) {
     const Tally& tally = consumer->tally;
-    ConsumerReport row{consumer->label.pid,
-                       consumer->label.command,
-                       tally.published,
-                       tally.delivered,
-                       tally.dropped,
-                       consumer->owed,
-                       tally.left,
-                       consumer->owed_bytes,
-                       0};
+    ConsumerReport row{consumer->label.pid, consumer->label.command, tally.published,
+                       tally.delivered,     tally.dropped,           consumer->owed,
+                       tally.left,          consumer->owed_bytes,    0};
     if (consumer->cursor != nullptr)
       row.lag_ms = std::max<Nanoseconds>(now - consumer->cursor->published_ns, 0) / kMillisecond;
     total.published += row.published;

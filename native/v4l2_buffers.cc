@@ -14,8 +14,7 @@ namespace loopback {
 namespace {
 
 constexpr uint32_t kMaxBuffers = 32;
-constexpr uint32_t kBufferCaps =
-    V4L2_BUF_CAP_SUPPORTS_MMAP | V4L2_BUF_CAP_SUPPORTS_ORPHANED_BUFS;
+constexpr uint32_t kBufferCaps = V4L2_BUF_CAP_SUPPORTS_MMAP | V4L2_BUF_CAP_SUPPORTS_ORPHANED_BUFS;
 constexpr uint32_t kFrameKinds =
     V4L2_BUF_FLAG_KEYFRAME | V4L2_BUF_FLAG_PFRAME | V4L2_BUF_FLAG_BFRAME;
 
@@ -29,9 +28,7 @@ BufferQueue* queue_of(Opener* opener, uint32_t type) {
   return nullptr;
 }
 
-int64_t nanoseconds_of(const timeval& time) {
-  return time.tv_sec * kSecond + time.tv_usec * 1000;
-}
+int64_t nanoseconds_of(const timeval& time) { return time.tv_sec * kSecond + time.tv_usec * 1000; }
 
 timeval timeval_of(int64_t nanoseconds) {
   return {nanoseconds / kSecond, nanoseconds % kSecond / 1000};
@@ -167,8 +164,7 @@ int V4l2Device::qbuf(Opener* opener, void* argument) {
         buffer->field == V4L2_FIELD_ANY ? uint32_t{V4L2_FIELD_NONE} : buffer->field;
     held.described.timestamp = buffer->timestamp;
     held.described.flags = buffer->flags & (kFrameKinds | V4L2_BUF_FLAG_TIMECODE);
-    if ((buffer->flags & V4L2_BUF_FLAG_TIMECODE) != 0)
-      held.described.timecode = buffer->timecode;
+    if ((buffer->flags & V4L2_BUF_FLAG_TIMECODE) != 0) held.described.timecode = buffer->timecode;
     held.fetched = false;
   } else {
     held.described.flags = 0;
@@ -214,8 +210,8 @@ bool V4l2Device::publish_queued(Opener* opener) {
       if (answer == ClaimAnswer::kTooLarge) {
         error = EINVAL;
       } else if (answer != ClaimAnswer::kGranted) {
-        want(std::min(retry_at, answer == ClaimAnswer::kNoMemory ? monotonic_now() + kSecond / 10
-                                                                 : kNever));
+        want(std::min(retry_at,
+                      answer == ClaimAnswer::kNoMemory ? monotonic_now() + kSecond / 10 : kNever));
         break;
       }
       if (error != 0) {
@@ -329,14 +325,13 @@ void V4l2Device::dqbuf(Opener* opener, const Request& request, v4l2_buffer argum
   answer_dequeue(opener, request, argument, error);
 }
 
-void V4l2Device::answer_dequeue(Opener* opener, const Request& request,
-                                const v4l2_buffer& argument, int error) {
+void V4l2Device::answer_dequeue(Opener* opener, const Request& request, const v4l2_buffer& argument,
+                                int error) {
   if (error != 0 || is_output(argument.type))
     return answers_->reply_ioctl(request, -error, &argument, sizeof argument);
-  answers_->show(*opener, *opener->capture.buffers[argument.index].region, argument.bytesused,
-                 [this, request, argument] {
-                   answers_->reply_ioctl(request, 0, &argument, sizeof argument);
-                 });
+  answers_->show(
+      *opener, *opener->capture.buffers[argument.index].region, argument.bytesused,
+      [this, request, argument] { answers_->reply_ioctl(request, 0, &argument, sizeof argument); });
 }
 
 // True: `argument` or `error` is the answer. False: it has to wait.

@@ -1,4 +1,6 @@
 // Controls: upstream's four, under their own ids and as private ids, and the class they are in.
+#include "v4l2_controls.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -7,7 +9,6 @@
 #include <iterator>
 
 #include "caller.h"
-#include "v4l2_controls.h"
 #include "v4l2_device.h"
 
 namespace loopback {
@@ -188,8 +189,7 @@ int V4l2Device::ext_ctrls_values(Opener* opener, uint32_t command, v4l2_ext_cont
   outer->error_idx = outer->count;
   outer->reserved[0] = 0;
   if (which == V4L2_CTRL_WHICH_REQUEST_VAL || (defaults && !get)) return EINVAL;
-  if (!defaults && which != V4L2_CTRL_WHICH_CUR_VAL && which != V4L2_CTRL_CLASS_USER)
-    return EINVAL;
+  if (!defaults && which != V4L2_CTRL_WHICH_CUR_VAL && which != V4L2_CTRL_CLASS_USER) return EINVAL;
   // First what would fail, so that nothing is changed by half.
   for (uint32_t i = 0; i < outer->count; ++i) {
     v4l2_ext_control& control = controls[i];

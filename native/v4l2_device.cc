@@ -365,9 +365,8 @@ uint32_t V4l2Device::streaming_buffers() const {
 }
 
 bool V4l2Device::blocked_by_priority(const Opener* opener) const {
-  return std::any_of(openers_.begin(), openers_.end(), [opener](const auto& other) {
-    return other->priority > opener->priority;
-  });
+  return std::any_of(openers_.begin(), openers_.end(),
+                     [opener](const auto& other) { return other->priority > opener->priority; });
 }
 
 // An ioctl brings no flags of the open file, and O_NONBLOCK may have been set by fcntl since.

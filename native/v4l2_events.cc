@@ -94,8 +94,7 @@ void V4l2Device::control_changed(Opener* by, uint32_t id) {
   for (auto& opener : openers_) {
     const auto found = opener->subscriptions.find({V4L2_EVENT_CTRL, id});
     if (found == opener->subscriptions.end()) continue;
-    if (opener.get() == by &&
-        (found->second.flags & V4L2_EVENT_SUB_FL_ALLOW_FEEDBACK) == 0)
+    if (opener.get() == by && (found->second.flags & V4L2_EVENT_SUB_FL_ALLOW_FEEDBACK) == 0)
       continue;
     v4l2_event event{};
     event.type = V4L2_EVENT_CTRL;
@@ -113,9 +112,9 @@ void V4l2Device::control_changed(Opener* by, uint32_t id) {
 }
 
 void V4l2Device::source_changed(Opener* opener) {
-  const auto found = std::find_if(
-      opener->subscriptions.begin(), opener->subscriptions.end(),
-      [](const auto& each) { return each.first.first == V4L2_EVENT_SOURCE_CHANGE; });
+  const auto found =
+      std::find_if(opener->subscriptions.begin(), opener->subscriptions.end(),
+                   [](const auto& each) { return each.first.first == V4L2_EVENT_SOURCE_CHANGE; });
   if (found == opener->subscriptions.end()) return;
   v4l2_event event{};
   event.type = V4L2_EVENT_SOURCE_CHANGE;
@@ -129,9 +128,9 @@ void V4l2Device::usage_changed() {
   if (count == reported_usage_) return;
   reported_usage_ = count;
   for (auto& opener : openers_) {
-    const auto found = std::find_if(
-        opener->subscriptions.begin(), opener->subscriptions.end(),
-        [](const auto& each) { return each.first.first == kClientUsage; });
+    const auto found =
+        std::find_if(opener->subscriptions.begin(), opener->subscriptions.end(),
+                     [](const auto& each) { return each.first.first == kClientUsage; });
     if (found == opener->subscriptions.end()) continue;
     v4l2_event event{};
     event.type = kClientUsage;

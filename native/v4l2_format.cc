@@ -74,8 +74,8 @@ int V4l2Device::enum_framesizes(Opener*, void* argument) {
     sizes->discrete = {format_.width, format_.height};
   } else {
     sizes->type = V4L2_FRMSIZE_TYPE_CONTINUOUS;
-    sizes->stepwise = {setup_.min_width, setup_.max_width, 1, setup_.min_height,
-                       setup_.max_height, 1};
+    sizes->stepwise = {setup_.min_width,  setup_.max_width,  1,
+                       setup_.min_height, setup_.max_height, 1};
   }
   return 0;
 }
@@ -155,8 +155,7 @@ DeviceFormat V4l2Device::replaced(const v4l2_pix_format& wanted, bool output) co
     next.ycbcr_enc = has_colours ? wanted.ycbcr_enc : 0;
     next.quantization = has_colours ? wanted.quantization : 0;
     next.xfer_func = has_colours ? wanted.xfer_func : 0;
-    if (next.colorspace == V4L2_COLORSPACE_DEFAULT ||
-        next.colorspace > V4L2_COLORSPACE_DCI_P3)
+    if (next.colorspace == V4L2_COLORSPACE_DEFAULT || next.colorspace > V4L2_COLORSPACE_DCI_P3)
       next.colorspace = V4L2_COLORSPACE_SRGB;
     if (next.ycbcr_enc > V4L2_YCBCR_ENC_SMPTE240M) next.ycbcr_enc = 0;
     if (next.quantization > V4L2_QUANTIZATION_LIM_RANGE) next.quantization = 0;

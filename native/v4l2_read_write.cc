@@ -72,8 +72,7 @@ void V4l2Device::end_read(Opener* opener) {
   opener->substitute.clear();
 }
 
-void V4l2Device::write(Opener* opener, const Request& request, Piece first, Piece rest,
-                       int flags) {
+void V4l2Device::write(Opener* opener, const Request& request, Piece first, Piece rest, int flags) {
   int error = 0;
   if ((opener->device_caps & V4L2_CAP_VIDEO_OUTPUT) == 0)
     error = EINVAL;
@@ -111,8 +110,7 @@ void V4l2Device::write(Opener* opener, const Request& request, Piece first, Piec
       answers_->reply_error(request, error);
   } else {
     Opener::WaitingWrite waiting{request, {}, total};
-    if (done < first.size)
-      waiting.rest.assign(first.data + done, first.data + first.size);
+    if (done < first.size) waiting.rest.assign(first.data + done, first.data + first.size);
     const size_t of_rest = done > first.size ? done - first.size : 0;
     waiting.rest.insert(waiting.rest.end(), rest.data + of_rest, rest.data + rest.size);
     opener->writes.push_back(std::move(waiting));
@@ -232,9 +230,8 @@ void V4l2Device::write_compressed(Opener* opener, const Request& request, Piece 
 }
 
 bool V4l2Device::take_compressed(Opener* opener, Piece piece, int* error) {
-  const size_t wanted = opener->write_open_ended
-                            ? std::max<size_t>(format_.sizeimage, piece.size)
-                            : std::max<size_t>(opener->write_left, piece.size);
+  const size_t wanted = opener->write_open_ended ? std::max<size_t>(format_.sizeimage, piece.size)
+                                                 : std::max<size_t>(opener->write_left, piece.size);
   if (opener->claim == nullptr && !begin_claim(opener, wanted, error)) return false;
   if (opener->filled + piece.size > opener->claim->capacity()) {
     ring_->abort(opener->claim, true, monotonic_now());

@@ -17,7 +17,7 @@ import { umount } from "./umount.js";
 /** npm runs scripts in the package's folder; what was typed is meant from where it was typed. */
 function directory(given: string): string {
   if (given === "") throw new InvalidArgumentError("it is empty.");
-  return isAbsolute(given) ? given : resolve(process.env["INIT_CWD"] ?? ".", given);
+  return isAbsolute(given) ? given : resolve(process.env.INIT_CWD ?? ".", given);
 }
 
 function mountpointOption(): Option {

@@ -27,7 +27,7 @@ export interface Mountpoint {
 const ownerFile = ".daemon";
 
 /** Octal escapes are how mountinfo writes blanks and the like. */
-function unescape(field: string): string {
+function plainPath(field: string): string {
   return field.replace(/\\([0-7]{3})/g, (_, octal: string) =>
     String.fromCharCode(Number.parseInt(octal, 8)),
   );
@@ -39,7 +39,7 @@ export function mountedPaths(): string[] {
     .split("\n")
     .flatMap((line) => {
       const path = line.split(" ")[4];
-      return path === undefined ? [] : [unescape(path)];
+      return path === undefined ? [] : [plainPath(path)];
     });
 }
 

@@ -12,7 +12,7 @@ export default class LoudSkips implements Reporter {
     const passed = count("passed").length;
     const failed = count("failed").length;
     process.stdout.write(`\n${passed} passed, ${failed} failed, ${skipped.length} skipped\n`);
-    if (skipped.length > 0 && process.env["CI"]) {
+    if (skipped.length > 0 && process.env.CI) {
       process.stdout.write("A skipped test fails CI.\n");
       process.exitCode = 1;
     }

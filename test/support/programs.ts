@@ -112,7 +112,7 @@ function follow<Summary extends JsonRecord>(
   const seen = new Map<string, JsonRecord>();
   const waiting = new Map<string, ((record: JsonRecord) => void)[]>();
   const process_ = start(name, args.map(String), (record) => {
-    const event = String(record["event"]);
+    const event = String(record.event);
     if (seen.has(event)) return;
     seen.set(event, record);
     for (const resolve of waiting.get(event) ?? []) resolve(record);
