@@ -19,6 +19,7 @@ bool FuseSession::dispatch_file(const Incoming& in) {
       open(in);
       return true;
     case FUSE_READ: {
+      if (page_read(in)) return true;
       const auto* read = reinterpret_cast<const fuse_read_in*>(in.body);
       OpenFile* opened = file(read->fh);
       if (opened == nullptr)
@@ -28,6 +29,7 @@ bool FuseSession::dispatch_file(const Incoming& in) {
       return true;
     }
     case FUSE_WRITE: {
+      if (page_write(in)) return true;
       const auto* write = reinterpret_cast<const fuse_write_in*>(in.body);
       OpenFile* opened = file(write->fh);
       if (opened == nullptr) {
@@ -56,6 +58,9 @@ bool FuseSession::dispatch_file(const Incoming& in) {
       }
       return true;
     }
+    case FUSE_NOTIFY_REPLY:
+      retrieved(in);
+      return true;
     case FUSE_FSYNC:
       reply_error(request, 0);
       return true;
@@ -97,9 +102,12 @@ void FuseSession::open(const Incoming& in) {
       return reply_error(request, errno);
     out.open_flags |= FOPEN_PASSTHROUGH | FOPEN_PARALLEL_DIRECT_WRITES;
     out.backing_id = node.backing_id;
+  } else if (io_mode_ == IoMode::kPageCache) {
+    out.open_flags |= FOPEN_KEEP_CACHE;
   }
   Opener* opener = node.device->open(static_cast<int>(wanted->flags),
                                      process_of(static_cast<pid_t>(in.header->pid)), node.window);
+  opener->node = in.header->nodeid;
   ++node.opens;
   out.fh = next_file_++;
   files_[out.fh] = {in.header->nodeid, node.device, opener};
@@ -112,6 +120,8 @@ void FuseSession::release(const Incoming& in) {
   if (found != files_.end()) {
     const OpenFile closed = found->second;
     files_.erase(found);
+    std::erase_if(retrievals_,
+                  [&](const auto& each) { return each.second.opener == closed.opener; });
     closed.device->release(closed.opener);
     const auto at = nodes_.find(closed.node);
     if (at != nodes_.end() && --at->second.opens == 0) {

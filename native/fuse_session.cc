@@ -207,11 +207,13 @@ void FuseSession::stop() {
   if (fd_ < 0) return;
   {
     auto guard = lock();
+    retrievals_.clear();
     for (auto& [number, device] : devices_) device->fail_all(ENODEV);
   }
   if (!unmounted_) unmount_fuse(options_.mountpoint);
   unmounted_ = true;
   // What is still asked is answered ECONNABORTED by the kernel.
+  end_stores();
   close(fd_);
   fd_ = -1;
   while (aside_ > 0) usleep(1000);
@@ -354,14 +356,6 @@ void FuseSession::reply_ioctl(const Request& request, int32_t result, const void
 void FuseSession::notify_poll(uint64_t poll_handle) {
   fuse_notify_poll_wakeup_out out{poll_handle};
   send(0, FUSE_NOTIFY_POLL, &out, sizeof out);
-}
-
-void FuseSession::show(const Opener&, const Window::Region&, size_t, std::function<void()> then) {
-  then();
-}
-
-void FuseSession::fetch(const Opener&, const Window::Region&, std::function<void()> then) {
-  then();
 }
 
 void FuseSession::run_aside(std::function<void()> work) {

@@ -12,6 +12,8 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -71,9 +73,9 @@ class FuseSession : public Answers {
   void reply_written(const Request& request, uint32_t bytes) override;
   void reply_ioctl(const Request& request, int32_t result, const void* data, size_t size) override;
   void notify_poll(uint64_t poll_handle) override;
-  void show(const Opener& opener, const Window::Region& region, size_t bytes,
+  void show(const Opener& opener, std::shared_ptr<Window::Region> region, size_t bytes,
             std::function<void()> then) override;
-  void fetch(const Opener& opener, const Window::Region& region,
+  void fetch(const Opener& opener, std::shared_ptr<Window::Region> region, size_t bytes,
              std::function<void()> then) override;
   void run_aside(std::function<void()> work) override;
   void locked(const std::function<void()>& step) override;
@@ -120,6 +122,28 @@ class FuseSession : public Answers {
   void readdir(const Incoming& in);
   fuse_attr attributes_of(uint64_t node) const;
 
+  // fuse_page_cache.cc
+  struct Store {
+    uint64_t node;
+    std::shared_ptr<Window::Region> region;
+    size_t bytes;
+    std::function<void()> then;
+  };
+  struct Retrieval {
+    uint64_t node;
+    const Opener* opener;  // Gone with it: nobody waits any more.
+    std::shared_ptr<Window::Region> region;
+    size_t bytes;
+    size_t done;
+    std::function<void()> then;
+  };
+  void store_pages();
+  void retrieve(uint64_t id);
+  void retrieved(const Incoming& in);
+  bool page_read(const Incoming& in);
+  bool page_write(const Incoming& in);
+  void end_stores();
+
   // fuse_file.cc
   bool dispatch_file(const Incoming& in);
   void open(const Incoming& in);
@@ -149,6 +173,13 @@ class FuseSession : public Answers {
   std::atomic<bool> stopping_{false};
   std::atomic<bool> kicked_{false};
   std::atomic<uint32_t> aside_{0};
+
+  std::deque<Store> stores_;
+  std::condition_variable stores_changed_;
+  std::thread store_thread_;
+  bool stores_ended_ = false;
+  std::map<uint64_t, Retrieval> retrievals_;
+  uint64_t next_retrieval_ = 1;
 
   std::vector<uint8_t> header_;   // A request's first bytes and, but for WRITE, all of it.
   std::vector<uint8_t> scratch_;  // What does not land.

@@ -9,6 +9,8 @@
 #include <sstream>
 #include <vector>
 
+#include "slots.h"
+
 namespace loopback {
 namespace {
 
@@ -193,7 +195,7 @@ void tighten_by_resource(Headroom& headroom, uint64_t limit, const MemoryRoots& 
                          const std::string& held_key, const std::string& by) {
   if (limit == UINT64_MAX) return;
   const std::optional<uint64_t> held = number_after(roots.status, held_key);
-  if (held) tighten(headroom, less(limit, *held), by);
+  if (held) tighten(headroom, less(limit, *held + kProcessReserve), by);
 }
 
 }  // namespace

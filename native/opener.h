@@ -27,7 +27,7 @@ struct Request {
 };
 
 struct Buffer {
-  std::unique_ptr<Window::Region> region;
+  std::shared_ptr<Window::Region> region;
   enum class State { kIdle, kQueued, kDone } state = State::kIdle;
   bool fetched = false;     // OUTPUT: what the program wrote is in the region.
   uint64_t fetch = 0;       // Which QBUF asked for it; a STREAMOFF may overtake the answer.
@@ -52,6 +52,7 @@ struct EventSubscription {
 
 struct Opener {
   uint64_t handle = 0;
+  uint64_t node = 0;  // The session's inode.
   std::shared_ptr<Window> window;
   pid_t pid = 0;
   std::string command;

@@ -20,6 +20,10 @@
 
 namespace loopback {
 
+/// What a new slot must leave of RLIMIT_DATA and RLIMIT_AS to the rest of the process, which dies
+/// where it is refused memory.
+inline constexpr size_t kProcessReserve = size_t{32} << 20;
+
 struct Slot {
   uint8_t* data;
   size_t capacity;  // Bytes, whole pages.
@@ -56,6 +60,7 @@ class Slots {
   /// Tells that the first `bytes` of a slot in use have been written.
   void touch(Slot* slot, size_t bytes);
 
+  /// nullptr: refused, or it would leave less than kProcessReserve.
   static Slot* map(size_t bytes);
   static void populate(Slot* slot);
   static void unmap(Slot* slot);

@@ -175,7 +175,7 @@ int V4l2Device::qbuf(Opener* opener, void* argument) {
   if (is_output(buffer->type)) {
     static uint64_t fetches = 0;
     const uint64_t fetch = held.fetch = ++fetches;
-    answers_->fetch(*opener, *held.region, [this, opener, index, fetch] {
+    answers_->fetch(*opener, held.region, held.described.bytesused, [this, opener, index, fetch] {
       // A STREAMOFF may have overtaken the answer, and other buffers taken this one's place.
       if (index >= opener->output.buffers.size()) return;
       Buffer& fetched = opener->output.buffers[index];
@@ -330,7 +330,7 @@ void V4l2Device::answer_dequeue(Opener* opener, const Request& request, const v4
   if (error != 0 || is_output(argument.type))
     return answers_->reply_ioctl(request, -error, &argument, sizeof argument);
   answers_->show(
-      *opener, *opener->capture.buffers[argument.index].region, argument.bytesused,
+      *opener, opener->capture.buffers[argument.index].region, argument.bytesused,
       [this, request, argument] { answers_->reply_ioctl(request, 0, &argument, sizeof argument); });
 }
 

@@ -36,11 +36,12 @@ class Answers {
   virtual void notify_poll(uint64_t poll_handle) = 0;
   /// Page-cache mode: makes the program's mapping show the region's first `bytes`, then calls
   /// `then`, which answers the DQBUF. At once where mappings go to the memfd itself.
-  virtual void show(const Opener& opener, const Window::Region& region, size_t bytes,
+  virtual void show(const Opener& opener, std::shared_ptr<Window::Region> region, size_t bytes,
                     std::function<void()> then) = 0;
-  /// Page-cache mode: brings what the program wrote into its mapping into the region; `then` is
+  /// Page-cache mode: brings the first `bytes` that the program wrote into its mapping into the
+  /// region; `then` is
   /// called now, or when the kernel has answered and the opener is still there.
-  virtual void fetch(const Opener& opener, const Window::Region& region,
+  virtual void fetch(const Opener& opener, std::shared_ptr<Window::Region> region, size_t bytes,
                      std::function<void()> then) = 0;
   /// Runs `work` on a thread of its own, without the lock: copies from and to a caller's memory
   /// may fault on a page of our own mount, which only the session's thread can bring.

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -26,7 +27,7 @@ Window::Window() : fd_(memfd_create("v4l2loopback-window", MFD_CLOEXEC)) {
 
 Window::~Window() { close(fd_); }
 
-std::unique_ptr<Window::Region> Window::allocate(size_t length) {
+std::shared_ptr<Window::Region> Window::allocate(size_t length) {
   uint64_t at = next_;
   const auto overlap = [&](uint64_t from) {
     return std::find_if(used_.begin(), used_.end(), [&](const Extent& extent) {
@@ -46,10 +47,30 @@ std::unique_ptr<Window::Region> Window::allocate(size_t length) {
   }
   void* data = mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd_, at);
   if (data == MAP_FAILED) return nullptr;
-  used_.push_back({at, length});
+  std::shared_ptr<Region> region(new Region(shared_from_this(), static_cast<uint32_t>(at), length,
+                                            static_cast<uint8_t*>(data)));
+  used_.push_back({at, length, region.get()});
   next_ = at + length;
-  return std::unique_ptr<Region>(
-      new Region(this, static_cast<uint32_t>(at), length, static_cast<uint8_t*>(data)));
+  return region;
+}
+
+// What lies behind the file's end, or was never written, is zeros.
+void Window::read_at(uint64_t offset, void* to, size_t length) const {
+  const ssize_t got = pread(fd_, to, length, static_cast<off_t>(offset));
+  const size_t bytes = got > 0 ? static_cast<size_t>(got) : 0;
+  memset(static_cast<uint8_t*>(to) + bytes, 0, length - bytes);
+}
+
+void Window::write_at(uint64_t offset, const void* from, size_t length) {
+  if (offset >= kLimit) return;
+  // Regions are whole pages, and so is what is written back: each page is of one or of none.
+  for (const Extent& extent : used_) {
+    const uint64_t start = std::max(offset, extent.offset);
+    const uint64_t end = std::min(offset + length, extent.offset + extent.length);
+    if (start >= end || extent.region->showing) continue;
+    memcpy(extent.region->data() + (start - extent.offset),
+           static_cast<const uint8_t*>(from) + (start - offset), end - start);
+  }
 }
 
 Window::Region::~Region() {

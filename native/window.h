@@ -9,6 +9,7 @@
 // their offsets are used again only after all others were.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -16,7 +17,7 @@
 
 namespace loopback {
 
-class Window {
+class Window : public std::enable_shared_from_this<Window> {
  public:
   /// Throws std::system_error where no memfd can be had.
   Window();
@@ -25,31 +26,40 @@ class Window {
 
   int fd() const { return fd_; }
 
-  /// Mapped into this process until the last reference goes.
+  /// Mapped into this process until the last reference goes; keeps its window.
   class Region {
    public:
     ~Region();
     uint8_t* data() const { return data_; }
     uint32_t offset() const { return offset_; }
     size_t length() const { return length_; }
+    /// A frame was copied in, and its way to the page cache is not over: what the kernel writes
+    /// back meanwhile is older.
+    std::atomic<bool> showing{false};
 
    private:
     friend class Window;
-    Region(Window* window, uint32_t offset, size_t length, uint8_t* data)
-        : window_(window), offset_(offset), length_(length), data_(data) {}
-    Window* window_;
+    Region(std::shared_ptr<Window> window, uint32_t offset, size_t length, uint8_t* data)
+        : window_(std::move(window)), offset_(offset), length_(length), data_(data) {}
+    std::shared_ptr<Window> window_;
     uint32_t offset_;
     size_t length_;
     uint8_t* data_;
   };
 
   /// nullptr where no room is left below 4 GiB, or no memory.
-  std::unique_ptr<Region> allocate(size_t length);
+  std::shared_ptr<Region> allocate(size_t length);
+
+  /// Page-cache mode: bytes at an offset of the file, which are those of the memfd. Writing leaves
+  /// regions alone that are being shown.
+  void read_at(uint64_t offset, void* to, size_t length) const;
+  void write_at(uint64_t offset, const void* from, size_t length);
 
  private:
   struct Extent {
     uint64_t offset;
     uint64_t length;
+    Region* region;
   };
   int fd_;
   uint64_t next_ = 0;

@@ -25,7 +25,7 @@ test("no memory to grow: nothing is lost, dynamic_buffering reads 0 until it is 
   await daemon.joined(10, 1);
   const limit = (bytes: number | "unlimited") =>
     execFileSync("prlimit", [`--pid=${daemon.pid}`, `--data=${bytes}:unlimited`]);
-  limit((dataKilobytes(daemon.pid) + 24 * 1024) * 1024);
+  limit((dataKilobytes(daemon.pid) + 64 * 1024) * 1024);
   const fast = producer([daemon.dev(10), "--count", "300"]);
   await until(
     "growth is refused",

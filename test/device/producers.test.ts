@@ -7,24 +7,27 @@ afterEach(async () => {
   await stopAllMounts();
 });
 
-for (const method of ["write", "mmap"]) {
-  for (const reading of ["read", "mmap"]) {
-    test(`two producers by ${method}, one consumer by ${reading}: every frame of both, whole`, async () => {
-      const daemon = await mounted(["dynamic_buffering=1", "video_nr=10"]);
-      const reader = consumer([daemon.dev(10), "--method", reading, "--count", "400"]);
-      await reader.ready;
-      await daemon.joined(10, 1);
-      const writers = ["1", "2"].map((id) =>
-        producer([daemon.dev(10), "--id", id, "--count", "200", "--method", method]),
-      );
-      for (const writer of writers) {
-        expect(await writer.done).toMatchObject({ frames: 200, errno: null });
-      }
-      const seen = await reader.done;
-      expect(seen).toMatchObject({ frames: 400, torn: 0, gaps: 0, reordered: 0 });
-      expect(seen.producers).toMatchObject({ "1": { count: 200 }, "2": { count: 200 } });
-      expect((await daemon.counters(10)).dropped_frames).toBe(0);
-    });
+for (const mode of ["passthrough", "page-cache"]) {
+  for (const method of ["write", "mmap"]) {
+    for (const reading of ["read", "mmap"]) {
+      test(`${mode}: two producers by ${method}, one consumer by ${reading}: all frames, whole`, async () => {
+        const daemon = await mounted(["dynamic_buffering=1", "video_nr=10", "--io-mode", mode]);
+        expect(daemon.output()).toContain(`(${mode})`);
+        const reader = consumer([daemon.dev(10), "--method", reading, "--count", "400"]);
+        await reader.ready;
+        await daemon.joined(10, 1);
+        const writers = ["1", "2"].map((id) =>
+          producer([daemon.dev(10), "--id", id, "--count", "200", "--method", method]),
+        );
+        for (const writer of writers) {
+          expect(await writer.done).toMatchObject({ frames: 200, errno: null });
+        }
+        const seen = await reader.done;
+        expect(seen).toMatchObject({ frames: 400, torn: 0, gaps: 0, reordered: 0 });
+        expect(seen.producers).toMatchObject({ "1": { count: 200 }, "2": { count: 200 } });
+        expect((await daemon.counters(10)).dropped_frames).toBe(0);
+      });
+    }
   }
 }
 

@@ -1,6 +1,7 @@
 #include "memory_headroom.h"
 
 #include "check.h"
+#include "slots.h"
 #include "temporary_directory.h"
 
 using namespace loopback;
@@ -145,10 +146,10 @@ TEST(headroomInAContainerThatSeesOnlyItsOwnCgroup) {
 TEST(headroomHeedsResourceLimits) {
   Machine machine;
   machine.roots.rlimit_data = 150 * kMiB;
-  CHECK_EQ(memory_headroom_in(machine.roots).bytes, 100 * kMiB);
+  CHECK_EQ(memory_headroom_in(machine.roots).bytes + kProcessReserve, 100 * kMiB);
   CHECK_EQ(memory_headroom_in(machine.roots).limited_by, "RLIMIT_DATA");
-  machine.roots.rlimit_address_space = 120 * kMiB;
-  CHECK_EQ(memory_headroom_in(machine.roots).bytes, 20 * kMiB);
+  machine.roots.rlimit_address_space = 140 * kMiB;
+  CHECK_EQ(memory_headroom_in(machine.roots).bytes + kProcessReserve, 40 * kMiB);
   CHECK_EQ(memory_headroom_in(machine.roots).limited_by, "RLIMIT_AS");
 }
 

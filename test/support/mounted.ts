@@ -105,13 +105,17 @@ export function isMounted(path: string): boolean {
     .some((line) => line.split(" ")[4]?.startsWith(path));
 }
 
+/** `TEST_IO_MODE=page-cache npm test -- test/device` runs all of it in another mode. */
+const ioMode =
+  process.env.TEST_IO_MODE === undefined ? [] : ["--io-mode", process.env.TEST_IO_MODE];
+
 /** Mounts with the words and flags given; resolves when it can be used. */
 export async function mounted(args: string[]): Promise<Mounted> {
   const parent = mkdtempSync(join(tmpdir(), "v4l2loopback-test-"));
   const path = join(parent, "v");
   const child: ChildProcess = spawn(
     process.execPath,
-    [cli, "mount", ...args, "--mountpoint", path],
+    [cli, "mount", ...ioMode, ...args, "--mountpoint", path],
     { stdio: ["ignore", "pipe", "pipe"] },
   );
   let output = "";
@@ -132,7 +136,7 @@ export async function mounted(args: string[]): Promise<Mounted> {
   const read = (number: number, name: string) =>
     new Promise<string>((resolve, reject) => {
       execFile("cat", [attribute(number, name)], (error, stdout, stderr) =>
-        error ? reject(new Error(stderr)) : resolve(stdout),
+        error ? reject(new Error(`${stderr}; the daemon said: ${errors}`)) : resolve(stdout),
       );
     });
   const self: Mounted = {
