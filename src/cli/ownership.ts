@@ -20,6 +20,26 @@ function lookUp(file: string, name: string): number | undefined {
   return undefined;
 }
 
+/** In a user namespace, files of an id that is not mapped there are nobody's to open. */
+function isMapped(gid: number): boolean {
+  try {
+    return readFileSync("/proc/self/gid_map", "utf8")
+      .trim()
+      .split("\n")
+      .some((line) => {
+        const [first = 0, , count = 0] = line.trim().split(/\s+/).map(Number);
+        return gid >= first && gid < first + count;
+      });
+  } catch {
+    return true;
+  }
+}
+
+function videoGroup(): number | undefined {
+  const gid = lookUp("/etc/group", "video");
+  return gid !== undefined && isMapped(gid) ? gid : undefined;
+}
+
 function idOf(flag: string, file: string, given: string): number {
   const id = /^\d+$/.test(given) ? Number(given) : lookUp(file, given);
   if (id === undefined) throw new UsageError(`${flag} ${given}: there is no such ${flag.slice(2)}`);
@@ -40,7 +60,7 @@ export function ownership(flags: { user?: string; group?: string; mode?: string 
     gid:
       flags.group === undefined
         ? uid === 0
-          ? (lookUp("/etc/group", "video") ?? gid)
+          ? (videoGroup() ?? gid)
           : gid
         : idOf("--group", "/etc/group", flags.group),
     mode,

@@ -1,5 +1,5 @@
 /** What is typed wrong gets one clear sentence and the right exit code; nothing is mounted. */
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
@@ -83,25 +83,6 @@ test("a mountpoint that a living daemon serves is refused with its pid", async (
   expect(done.code).toBe(1);
   expectOneSentence(done.stderr, daemon.path, `pid ${daemon.pid}`);
   expect(await daemon.read(10, "index")).toBe("0\n");
-});
-
-test("no permission for the mountpoint", async () => {
-  const mine = join(folder, "mine");
-  mkdirSync(mine);
-  chmodSync(mine, 0o700);
-  chmodSync(folder, 0o755);
-  // setpriv, since the program may lie where another user can't read it.
-  const done = await runProgram("setpriv", [
-    "--reuid=65534",
-    "--clear-groups",
-    process.execPath,
-    cli,
-    "mount",
-    "--mountpoint",
-    join(mine, "v"),
-  ]);
-  expect(done.code).toBe(1);
-  expectOneSentence(done.stderr, join(mine, "v"), "permission denied");
 });
 
 test("no /dev/fuse", async () => {
