@@ -24,13 +24,19 @@ export function asOrdinaryUserWith(
   script: string,
   ...args: string[]
 ): Promise<Finished> {
-  // What was built and installed under a strict umask.
-  const built = ["dist", "native/build/Release", "build", "node_modules", "package.json"];
+  // What was built and installed may be so under a strict umask.
+  const built = ["dist", "native/build/Release", "build", "node_modules"];
   execFileSync("chmod", ["-R", "a+rX", ...built.map((each) => join(root, each))]);
   const setup = `
 set -e
+umask 022
 mkdir -p "$1/root"
-mount --bind "$2" "$1/root"
+for each in dist native/build/Release build node_modules; do
+  mkdir -p "$1/root/$each"
+  mount --bind "$2/$each" "$1/root/$each"
+done
+cp "$2/package.json" "$1/root"
+chmod 644 "$1/root/package.json"
 mount -t tmpfs -o mode=755,dev none /mnt
 mknod -m 666 /mnt/fuse c 10 229
 mount --bind /mnt/fuse /dev/fuse
