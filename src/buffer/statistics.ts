@@ -120,7 +120,7 @@ const columns: readonly [string, keyof ConsumerRow][] = [
   ["lag_ms", "lagMs"],
 ];
 
-/** A header, a line for each consumer, and the sum; tab-separated. The sum's pid is `-`. */
+/** A header, a line for each consumer, and the sum; tab-separated. The sum has `total` as its pid. */
 export function consumersText(rows: readonly ConsumerRow[]): string {
   const lines = [columns.map(([name]) => name).join("\t")];
   rows.forEach((row, at) => {

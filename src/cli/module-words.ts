@@ -14,6 +14,8 @@ export interface ModuleWords {
   maxHeight: number;
   maxBuffers: number;
   ring: Partial<RingParameters>;
+  /** The `dynamic_buffer_*` words as typed, for what only the ring can find wrong with them. */
+  bufferWords: string[];
 }
 
 const mostDevices = 1000;
@@ -74,10 +76,10 @@ export function parseModuleWords(words: readonly string[]): ModuleWords {
   for (const word of words) {
     const at = word.indexOf("=");
     const name = at < 0 ? word : word.slice(0, at);
-    if (!(name in parameterHelp)) {
+    if (!Object.hasOwn(parameterHelp, name)) {
       const meant = nearest(name, Object.keys(parameterHelp));
       throw new UsageError(
-        `unknown parameter ${name}${meant === undefined ? "" : `, did you mean ${meant}?`} ` +
+        `unknown parameter ${name}${meant === undefined ? "." : `, did you mean ${meant}?`} ` +
           `Allowed are ${Object.keys(parameterHelp).join(", ")}`,
       );
     }
@@ -115,9 +117,11 @@ export function parseModuleWords(words: readonly string[]): ModuleWords {
   const ring: Partial<RingParameters> = { maxBuffers };
   const dynamic = value("dynamic_buffering");
   ring.dynamic = dynamic !== undefined && onOff(`dynamic_buffering=${dynamic}`, dynamic);
+  const bufferWords: string[] = [];
   for (const parameter of bufferParameters) {
     const text = value(parameter.name);
     if (text === undefined) continue;
+    bufferWords.push(`${parameter.name}=${text}`);
     try {
       Object.assign(ring, { [parameter.key]: parameter.parse(text) });
     } catch (error) {
@@ -140,5 +144,6 @@ export function parseModuleWords(words: readonly string[]): ModuleWords {
     maxHeight: number("max_height", 8192, 1, 65536),
     maxBuffers,
     ring,
+    bufferWords,
   };
 }

@@ -1,9 +1,10 @@
 /** `mount`: both halves of the device, in the foreground, until a signal ends it. */
 import { DeviceRegistry, readHostDevices } from "../device/registry.js";
-import { messageOf, UsageError } from "../errors.js";
+import { codeOf, messageOf, UsageError } from "../errors.js";
 import { mountTree, unmountTree } from "../fuse/fuse-adapter.js";
 import {
   type Mountpoint,
+  mountedPaths,
   prepareMountpoint,
   releaseMountpoint,
   waitForMount,
@@ -47,7 +48,8 @@ export async function mount(words: ModuleWords, flags: MountFlags): Promise<numb
     await daemon.stop();
     return code;
   } catch (error) {
-    await daemon.stop();
+    // What went wrong first is what is to be said; if this fails too, `abandon` still comes.
+    await daemon.stop().catch((second) => daemon.warn(messageOf(second)));
     throw error;
   }
 }
@@ -55,7 +57,6 @@ export async function mount(words: ModuleWords, flags: MountFlags): Promise<numb
 class Daemon {
   private devices: NativeDeviceMount | undefined;
   private registry: DeviceRegistry | undefined;
-  private treeMounted = false;
   private stopped = false;
 
   constructor(
@@ -91,7 +92,7 @@ class Daemon {
     });
     // Those with numbers of their own first: none of them is to be taken by a "first free".
     const order = [...words.devices].sort((a, b) => Number(a.videoNr < 0) - Number(b.videoNr < 0));
-    for (const description of order) this.add(description);
+    for (const description of order) this.add(description, words.bufferWords);
     const tree = new Tree(this.registry, {
       debug: words.debug,
       videoNr: words.devices.map((each) => each.videoNr),
@@ -103,17 +104,16 @@ class Daemon {
       uid: process.getuid?.() ?? 0,
       gid: process.getgid?.() ?? 0,
     });
-    this.treeMounted = true;
     this.write("debug", `mounted at ${this.mountpoint.path}, io mode ${this.devices.ioMode}`);
   }
 
-  private add(description: ModuleWords["devices"][number]): void {
+  private add(description: ModuleWords["devices"][number], bufferWords: string[]): void {
     try {
       this.registry?.add(description);
     } catch (error) {
       // The parameters contradict one another: what was typed is wrong.
-      if ((error as { code?: string }).code === "EINVAL") throw new UsageError(messageOf(error));
-      throw error;
+      if (codeOf(error) !== "EINVAL") throw error;
+      throw new UsageError([bufferWords.join(" "), messageOf(error)].filter(Boolean).join(": "));
     }
   }
 
@@ -136,17 +136,20 @@ class Daemon {
 
   async stop(): Promise<void> {
     if (this.stopped) return;
-    this.stopped = true;
-    if (this.treeMounted) {
+    // Asked of the system: a start that failed half way may have mounted it, and somebody else may
+    // have unmounted it.
+    if (mountedPaths().includes(this.mountpoint.sys)) {
       try {
         await unmountTree(this.mountpoint.sys);
       } catch (error) {
-        this.write("warn", messageOf(error));
+        this.warn(messageOf(error));
       }
     }
     this.devices?.stop();
     await waitForMount(this.mountpoint.dev, false);
     releaseMountpoint(this.mountpoint);
+    this.stopped = true;
+    this.log.flush();
   }
 
   /** On the way out, when nothing can be waited for any more. */
@@ -166,6 +169,10 @@ class Daemon {
     } catch {
       // What is left is cleared at the next start.
     }
+  }
+
+  warn(message: string): void {
+    this.write("warn", message);
   }
 
   private write(level: "debug" | "warn" | "error", message: string): void {

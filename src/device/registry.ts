@@ -1,5 +1,6 @@
 /** All devices of a mount: numbers, minors, adding and removing. */
-import { readdirSync } from "node:fs";
+import { type BigIntStats, lstatSync, readdirSync } from "node:fs";
+import { join } from "node:path";
 import { CodedError } from "../errors.js";
 import type { NativeDeviceMount, RingParameters } from "../native.js";
 import { VideoDevice } from "./video-device.js";
@@ -47,10 +48,29 @@ export function readHostDevices(dev = "/dev", sysDevChar = "/sys/dev/char"): Hos
         return found === undefined ? [] : [Number(found)];
       }),
     );
-  return {
-    numbers: matches(dev, /^video(\d+)$/),
-    minors: matches(sysDevChar, /^81:(\d+)$/),
-  };
+  // A container may have device files, and no /sys that tells of them.
+  const minors = matches(sysDevChar, /^81:(\d+)$/);
+  for (const name of names(dev)) {
+    const minor = videoMinor(join(dev, name));
+    if (minor !== undefined) minors.add(minor);
+  }
+  return { numbers: matches(dev, /^video(\d+)$/), minors };
+}
+
+/** The minor of a character device of major 81; undefined for anything else. */
+function videoMinor(path: string): number | undefined {
+  let stat: BigIntStats;
+  try {
+    // A link may lead into a dead mount; it is no device itself.
+    stat = lstatSync(path, { bigint: true });
+  } catch {
+    return undefined;
+  }
+  if (!stat.isCharacterDevice()) return undefined;
+  // How Linux packs a device number: twelve bits of the major from bit 8, the minor around it.
+  const { rdev } = stat;
+  if (((rdev >> 8n) & 0xfffn) !== BigInt(videoMajor)) return undefined;
+  return Number((rdev & 0xffn) | ((rdev >> 12n) & 0xfff00n));
 }
 
 export class DeviceRegistry {

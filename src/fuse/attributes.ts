@@ -28,6 +28,17 @@ function invalid(text: string, allowed: string): never {
   throw new CodedError("EINVAL", `${JSON.stringify(text)} is not ${allowed}`);
 }
 
+const largestInt = 2 ** 31 - 1;
+
+/** As a module parameter of type int. */
+function parseInt32(text: string): number {
+  const value = kstrtoul(text);
+  if (value > largestInt) {
+    throw new CodedError("ERANGE", `${text.trim()} is above ${largestInt}`);
+  }
+  return value;
+}
+
 /** What udev and others write into `uevent`. */
 const uevents = ["add", "remove", "change", "move", "online", "offline", "bind", "unbind"];
 
@@ -190,7 +201,7 @@ export function moduleParameters(registry: DeviceRegistry, settings: ModuleSetti
       mode: 0o644,
       show: () => line(settings.debug),
       store: (text) => {
-        settings.debug = kstrtoul(text);
+        settings.debug = parseInt32(text);
       },
     },
     {
@@ -218,7 +229,7 @@ export function moduleParameters(registry: DeviceRegistry, settings: ModuleSetti
       mode: 0o644,
       show: () => line(defaults.maxOpeners),
       store: (text) => {
-        defaults.maxOpeners = kstrtoul(text);
+        defaults.maxOpeners = parseInt32(text);
       },
     },
     { name: "max_width", mode: 0o444, show: () => line(defaults.maxWidth) },

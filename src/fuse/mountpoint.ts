@@ -8,11 +8,12 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  realpathSync,
   rmdirSync,
   unlinkSync,
   writeFileSync,
 } from "node:fs";
-import { dirname, join, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { CodedError, codeOf } from "../errors.js";
 import { native } from "../native.js";
 
@@ -41,6 +42,21 @@ export function mountedPaths(): string[] {
       const path = line.split(" ")[4];
       return path === undefined ? [] : [plainPath(path)];
     });
+}
+
+/** The path with every link on the way followed: the name that mountinfo will have for it. */
+function withoutLinks(given: string): string {
+  const path = resolve(given);
+  const missing: string[] = [];
+  for (let each = path; ; each = dirname(each)) {
+    try {
+      return join(realpathSync(each), ...missing);
+    } catch (error) {
+      // Of any other trouble, looking at the path itself tells.
+      if (!["ENOENT", "ENOTCONN"].includes(codeOf(error)) || each === "/") return path;
+      missing.unshift(basename(each));
+    }
+  }
 }
 
 /** Resolves when the path is (or is no longer) a mount; rejects after 10 s. */
@@ -126,7 +142,7 @@ function makeDirectories(path: string): string[] {
  * living daemon, or may not be made. A dead daemon's mounts in it are cleared.
  */
 export function prepareMountpoint(given: string): Mountpoint {
-  const path = resolve(given);
+  const path = withoutLinks(given);
   if (path === "/") refuse("EINVAL", "the mountpoint may not be /");
   let stale = false;
   try {

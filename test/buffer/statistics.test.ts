@@ -1,7 +1,14 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { averageText, sizeText, statisticsText } from "../../src/buffer/statistics.js";
+import {
+  averageText,
+  consumersText,
+  countersText,
+  sizeText,
+  statisticsText,
+} from "../../src/buffer/statistics.js";
+import { native } from "../../src/native.js";
 
 const golden = (name: string) => readFileSync(join(import.meta.dirname, "../golden", name), "utf8");
 
@@ -89,4 +96,42 @@ test.each([
   [2, 25_999, "12"],
 ])("%d resizes in %d ns take %s µs each", (count, ns, text) => {
   expect(averageText(count, ns)).toBe(text);
+});
+
+test("the counters are those of the specification, one a line, in its order", () => {
+  const ring = new native.Ring({ sizeimage: 4096 });
+  try {
+    const lines = countersText(ring.counters()).trimEnd().split("\n");
+    for (const line of lines) expect(line).toMatch(/^[a-z_]+ \d+$/);
+    expect(lines.map((line) => line.split(" ")[0]).join(" ")).toBe(
+      "size used resident held_frames published_frames published_bytes delivered_frames " +
+        "delivered_bytes dropped_frames dropped_bytes left_frames owed_frames aborted_frames " +
+        "expand_count expand_ns expand_ns_max shrink_count shrink_ns shrink_ns_max commit_ns " +
+        "release_ns producers consumers stalled_consumers uptime_ms",
+    );
+  } finally {
+    ring.close();
+  }
+});
+
+test("the consumers are a header, a line for each, and the sum", () => {
+  const row = {
+    published: 9,
+    delivered: 4,
+    dropped: 2,
+    owed: 3,
+    left: 0,
+    owedBytes: 1843200,
+    lagMs: 17,
+  };
+  expect(
+    consumersText([
+      { pid: 42, command: "ffmpeg", ...row },
+      { pid: 0, command: "total", ...row },
+    ]),
+  ).toBe(
+    "pid\tcommand\tpublished\tdelivered\tdropped\towed\tleft\towed_bytes\tlag_ms\n" +
+      "42\tffmpeg\t9\t4\t2\t3\t0\t1843200\t17\n" +
+      "total\t-\t9\t4\t2\t3\t0\t1843200\t17\n",
+  );
 });

@@ -1,6 +1,6 @@
 /** The daemon's life: its greeting, its ends, and what it leaves. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, expect, test } from "vitest";
@@ -99,7 +99,11 @@ test("what a killed daemon left is cleared at the next start", async () => {
   expect(isMounted(mountpoint)).toBe(false);
 });
 
-test("npm run mount: SIGTERM to what npm started unmounts", async () => {
+test.each([
+  // As a terminal's Ctrl-C does: to the whole group.
+  ["SIGINT to its group", (pid: number) => process.kill(-pid, "SIGINT")],
+  ["SIGTERM to npm", (pid: number) => process.kill(pid, "SIGTERM")],
+])("npm run mount: %s unmounts", async (_name, end) => {
   const folder = mkdtempSync(join(tmpdir(), "v4l2loopback-npm-"));
   folders.push(folder);
   const mountpoint = join(folder, "v");
@@ -114,10 +118,33 @@ test("npm run mount: SIGTERM to what npm started unmounts", async () => {
     const index = join(mountpoint, "sys/class/video4linux/video10/index");
     return (await runProgram("cat", [index])).code === 0;
   });
-  // As a terminal's Ctrl-C does: to the whole group.
-  process.kill(-(npm.pid ?? 0), "SIGINT");
+  if (npm.pid === undefined) throw new Error("npm did not start");
+  end(npm.pid);
   await ended;
   await until("it is unmounted", () => !isMounted(mountpoint) && !existsSync(mountpoint));
+});
+
+test("a mountpoint reached by a link serves and unmounts where the link leads", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "v4l2loopback-link-"));
+  folders.push(folder);
+  mkdirSync(join(folder, "real"));
+  symlinkSync("real", join(folder, "link"));
+  for (const mountpoint of [join(folder, "link"), join(folder, "link/made")]) {
+    const child = spawn(
+      process.execPath,
+      [join(root, "dist/cli/main.js"), "mount", "video_nr=10", "--mountpoint", mountpoint],
+      { stdio: ["ignore", "ignore", "ignore"] },
+    );
+    children.push(child);
+    const ended = new Promise((resolve) => child.on("exit", resolve));
+    const index = join(mountpoint, "sys/class/video4linux/video10/index");
+    await until("it serves", async () => (await runProgram("cat", [index])).stdout === "0\n");
+    expect((await runCli(["umount", "--mountpoint", mountpoint])).code).toBe(0);
+    expect(await ended).toBe(0);
+    expect(isMounted(folder)).toBe(false);
+    // What was there stays, what was made is gone.
+    expect(readdirSync(join(folder, "real"))).toEqual([]);
+  }
 });
 
 test("log lines carry the document's name, as JSON or for people", async () => {

@@ -41,6 +41,11 @@ describe("names, modes and sizes", () => {
     expect(readlinkSync(at("subsystem"))).toBe("../../../../class/video4linux");
   });
 
+  test("a minor's link has a real system's target", async () => {
+    const dev = (await daemon.read(10, "dev")).trim();
+    expect(readlinkSync(sys("dev/char", dev))).toBe("../../devices/virtual/video4linux/video10");
+  });
+
   test("a minor's link leads to its device", async () => {
     for (const [number, name] of [
       [10, "DynamicBuffer\n"],
@@ -202,6 +207,17 @@ describe("stores", () => {
     const path = daemon.attribute(11, "dynamic_buffering");
     expect((await shell(`: > ${path}; truncate -s 0 ${path}; echo -n '' > ${path}`)).code).toBe(0);
     expect(await daemon.read(11, "dynamic_buffering")).toBe("1\n");
+  });
+
+  test.each(["debug", "max_openers"])("parameters/%s is an int", async (name) => {
+    const path = sys("module/v4l2loopback/parameters", name);
+    const before = (await runProgram("cat", [path])).stdout;
+    expect(await store(path, "18446744073709551615")).toBe("ERANGE");
+    expect(await store(path, "many")).toBe("EINVAL");
+    expect((await runProgram("cat", [path])).stdout).toBe(before);
+    expect(await store(path, "2147483647")).toBe("taken");
+    expect((await runProgram("cat", [path])).stdout).toBe("2147483647\n");
+    expect(await store(path, before)).toBe("taken");
   });
 
   test("a default for devices to come is written at the module", async () => {
