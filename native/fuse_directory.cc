@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "device_inode.h"
 #include "fuse_session.h"
 
 namespace loopback {
@@ -20,7 +21,9 @@ constexpr uint64_t kAttributesValidSeconds = 3600;
 
 }  // namespace
 
-uint64_t FuseSession::inode_number(uint32_t device_number) const { return 1000 + device_number; }
+uint64_t FuseSession::inode_number(const V4l2Device& device) const {
+  return to_inode({kVideoMajor, device.setup().minor, device.setup().number});
+}
 
 bool FuseSession::dispatch_directory(const Incoming& in) {
   const Request request = request_of(in);
@@ -105,7 +108,7 @@ fuse_attr FuseSession::attributes_of(uint64_t id) const {
     if (id == FUSE_ROOT_ID) attr.uid = attr.gid = 0;
     return attr;
   }
-  attr.ino = inode_number(node->second.device->setup().number);
+  attr.ino = inode_number(*node->second.device);
   attr.mode = S_IFREG | (options_.mode & 0777);
   attr.size = kFileSize;
   return attr;
@@ -169,7 +172,7 @@ void FuseSession::readdir(const Incoming& in) {
   };
   std::vector<Entry> entries = {{".", 1, DT_DIR}, {"..", 1, DT_DIR}};
   for (const auto& [number, device] : devices_)
-    entries.push_back({"video" + std::to_string(number), inode_number(number), DT_REG});
+    entries.push_back({"video" + std::to_string(number), inode_number(*device), DT_REG});
   std::vector<char> out;
   for (uint64_t at = wanted->offset; at < entries.size(); ++at) {
     const Entry& entry = entries[at];

@@ -316,7 +316,7 @@ Request FuseSession::request_of(const Incoming& in) const {
   request.tid = static_cast<pid_t>(in.header->pid);
   const auto node = nodes_.find(in.header->nodeid);
   if (node != nodes_.end() && node->second.device != nullptr)
-    request.inode = inode_number(node->second.device->setup().number);
+    request.inode = inode_number(*node->second.device);
   return request;
 }
 

@@ -152,7 +152,7 @@ class FuseSession : public Answers {
   void poll(const Incoming& in);
   Request request_of(const Incoming& in) const;
   OpenFile* file(uint64_t handle);
-  uint64_t inode_number(uint32_t device_number) const;
+  uint64_t inode_number(const V4l2Device& device) const;
 
   SessionOptions options_;
   IoMode io_mode_ = IoMode::kReadWrite;
