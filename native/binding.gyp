@@ -11,6 +11,17 @@
       "cflags!": ["-fno-exceptions"],
       "cflags_cc": ["-std=gnu++20"],
       "libraries": ["-ldl", "-lpthread"]
+    },
+    {
+      "target_name": "v4l2loopback_run",
+      "type": "executable",
+      "sources": ["<!@(node -p \"require('fs').readdirSync('run').filter((name) => name.endsWith('.cc')).map((name) => 'run/' + name).join(' ')\")"],
+      "defines": ["_GNU_SOURCE"],
+      "cflags": ["-Wall", "-Wextra", "-Werror", "-O2", "-g", "-Wno-restrict"],
+      "cflags_cc!": ["-fno-exceptions", "-fno-rtti", "-std=gnu++17"],
+      "cflags!": ["-fno-exceptions"],
+      "cflags_cc": ["-std=gnu++20"],
+      "libraries": ["-lpthread"]
     }
   ]
 }

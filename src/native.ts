@@ -188,6 +188,11 @@ export interface NativeAddon {
   ) => NativeDeviceMount;
   /** dlopen with RTLD_GLOBAL, so that a later library finds its symbols. */
   loadLibrary(path: string): void;
+  /**
+   * Becomes another program, with the descriptors, signals and terminal that this process was
+   * started with. Returns only by throwing.
+   */
+  exec(path: string, args: string[]): never;
   /** Detaches what is mounted at `path`: umount2 with MNT_DETACH, else `fusermount3 -u -z`. */
   unmount(path: string): void;
   /** All fourccs the device can carry, in the order of ENUM_FMT. */

@@ -2,15 +2,17 @@
 /** The command line: what is typed, and the exit code. */
 import { readFileSync } from "node:fs";
 import { isAbsolute, resolve } from "node:path";
+import { isatty } from "node:tty";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { messageOf, UsageError } from "../errors.js";
-import { logFormats, logLevels } from "../log.js";
+import { type LogLevel, logFormats, logLevels } from "../log.js";
 import { defaultMountpoint } from "./default-mountpoint.js";
 import { exitCodes } from "./exit-codes.js";
 import { list } from "./list.js";
 import { parameterHelp, parseModuleWords } from "./module-words.js";
 import { mount } from "./mount.js";
 import { ownership } from "./ownership.js";
+import { run } from "./run.js";
 import { stats } from "./stats.js";
 import { umount } from "./umount.js";
 
@@ -40,33 +42,67 @@ const program = new Command("v4l2loopback-fuse")
   .exitOverride()
   .configureOutput({ outputError: (text, write) => write(`v4l2loopback-fuse: ${text}`) });
 
-program
-  .command("mount")
+/** The flags of a daemon, which `mount` is and `run` may start. */
+function daemonOptions(command: Command, leastLogged: LogLevel): Command {
+  return command
+    .option("--allow-other", "let other users in (as root on by itself)", process.getuid?.() === 0)
+    .option("--user <user>", "owner of the device files")
+    .option("--group <group>", "group of the device files (video)")
+    .option("--mode <octal>", "permissions of the device files (0660)")
+    .addOption(
+      new Option("--io-mode <mode>", "how programs map buffers")
+        .choices(["auto", "passthrough", "page-cache", "read-write"])
+        .default("auto"),
+    )
+    .addOption(
+      new Option("--log-level <level>", "the least that is logged")
+        .choices(logLevels)
+        .default(leastLogged),
+    )
+    .addOption(
+      new Option("--log-format <format>", "how it is logged")
+        .choices(logFormats)
+        // Asked without making a stream of it: `run` hands the terminal on as it is.
+        .default(isatty(2) ? "pretty" : "json", "pretty on a terminal, else json"),
+    )
+    .addHelpText("after", `\nParameters:\n${parameters}`);
+}
+
+daemonOptions(program.command("mount"), "info")
   .description("mount the devices and their attributes, and serve them until Ctrl-C")
   .argument("[parameter=value...]", "as for modprobe v4l2loopback")
   .addOption(mountpointOption())
-  .option("--allow-other", "let other users in (as root on by itself)", process.getuid?.() === 0)
-  .option("--user <user>", "owner of the device files")
-  .option("--group <group>", "group of the device files (video)")
-  .option("--mode <octal>", "permissions of the device files (0660)")
-  .addOption(
-    new Option("--io-mode <mode>", "how programs map buffers")
-      .choices(["auto", "passthrough", "page-cache", "read-write"])
-      .default("auto"),
-  )
-  .addOption(
-    new Option("--log-level <level>", "the least that is logged")
-      .choices(logLevels)
-      .default("info"),
-  )
-  .addOption(
-    new Option("--log-format <format>", "how it is logged")
-      .choices(logFormats)
-      .default(process.stderr.isTTY ? "pretty" : "json", "pretty on a terminal, else json"),
-  )
-  .addHelpText("after", `\nParameters:\n${parameters}`)
   .action(async (words: string[], flags) => {
     process.exit(await mount(parseModuleWords(words), { ...flags, ownership: ownership(flags) }));
+  });
+
+// What follows `--` is the command's, and none of ours.
+const typed = process.argv.slice(2);
+const end = typed[0] === "run" ? typed.indexOf("--") : -1;
+const ours = end < 0 ? typed : typed.slice(0, end);
+const commandLine = end < 0 ? [] : typed.slice(end + 1);
+
+daemonOptions(program.command("run"), "warn")
+  .usage("[parameter=value...] [options] [-- command...]")
+  .description(
+    "run a command, or a shell, that finds the devices at /dev and /sys: those of a daemon of its " +
+      "own, if there are parameters, else of the one that is mounted",
+  )
+  .argument("[parameter=value...]", "as for modprobe v4l2loopback")
+  .addOption(mountpointOption())
+  .action((words: string[], flags, command: Command) => {
+    const isTyped = (name: string) => command.getOptionValueSource(name) === "cli";
+    const own = Object.keys(flags).filter((name) => name !== "mountpoint" && isTyped(name));
+    run({
+      words,
+      // Checked like mount's, though it is the daemon that will use it.
+      daemon: words.length > 0 || own.length > 0 ? ours.slice(1) : undefined,
+      ownership: ownership(flags),
+      logLevel: flags.logLevel,
+      mountpoint: flags.mountpoint,
+      mountpointTyped: isTyped("mountpoint"),
+      command: commandLine,
+    });
   });
 
 program
@@ -89,7 +125,7 @@ program
   .action(({ mountpoint }) => umount(mountpoint));
 
 try {
-  await program.parseAsync();
+  await program.parseAsync(ours, { from: "user" });
 } catch (error) {
   if (error instanceof CommanderError) {
     // commander has said what is wrong; its exit code for it is 1.

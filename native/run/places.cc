@@ -1,0 +1,181 @@
+#include "places.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "failure.h"
+
+namespace loopback {
+
+namespace {
+
+/// What mountinfo names as the source of our tmpfs and overlays: so that a later start knows them.
+constexpr char kSource[] = "v4l2loopback-fuse";
+
+bool is_directory(const std::string& path) {
+  struct stat found;
+  return stat(path.c_str(), &found) == 0 && S_ISDIR(found.st_mode);
+}
+
+bool same_file(const std::string& one, const std::string& other) {
+  struct stat a, b;
+  return stat(one.c_str(), &a) == 0 && stat(other.c_str(), &b) == 0 && a.st_dev == b.st_dev &&
+         a.st_ino == b.st_ino;
+}
+
+std::string link_of(int directory, const std::string& name) {
+  char target[PATH_MAX];
+  const ssize_t length = readlinkat(directory, name.c_str(), target, sizeof target);
+  return length < 0 ? "" : std::string(target, static_cast<size_t>(length));
+}
+
+void make_directory(const std::string& path) {
+  if (mkdir(path.c_str(), 0755) != 0 && errno != EEXIST) throw failure("can't make " + path);
+}
+
+}  // namespace
+
+std::vector<Places::Entry> Places::entries(const std::string& directory) {
+  std::vector<Entry> found;
+  DIR* opened = opendir(directory.c_str());
+  if (opened == nullptr) return found;
+  while (const dirent* each = readdir(opened)) {
+    const std::string name = each->d_name;
+    struct stat status;
+    if (name == "." || name == "..") continue;
+    if (fstatat(dirfd(opened), each->d_name, &status, AT_SYMLINK_NOFOLLOW) == 0)
+      found.push_back({name, status.st_mode & S_IFMT});
+  }
+  closedir(opened);
+  return found;
+}
+
+void Places::bind(const std::string& what, const std::string& where) {
+  if (mount(what.c_str(), where.c_str(), nullptr, MS_BIND | MS_REC, nullptr) != 0)
+    throw failure("can't bind " + what + " to " + where);
+}
+
+// `old_directory` reaches what a mount has covered meanwhile.
+void Places::bind_all(int old_directory, const std::vector<Entry>& entries,
+                      const std::string& where) {
+  const std::string old = "/proc/self/fd/" + std::to_string(old_directory) + "/";
+  for (const auto& [name, type] : entries) {
+    const std::string path = where + "/" + name;
+    if (type == S_IFLNK) {
+      if (symlink(link_of(old_directory, name).c_str(), path.c_str()) != 0)
+        throw failure("can't make the link " + path);
+      continue;
+    }
+    if (type == S_IFDIR) {
+      make_directory(path);
+    } else {
+      const int made = open(path.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+      if (made < 0) throw failure("can't make " + path);
+      close(made);
+    }
+    if (mount((old + name).c_str(), path.c_str(), nullptr, MS_BIND | MS_REC, nullptr) != 0) {
+      // It has gone meanwhile, or may not be bound: then it is not to be seen.
+      if (type == S_IFDIR)
+        rmdir(path.c_str());
+      else
+        unlink(path.c_str());
+    }
+  }
+}
+
+void Places::cover(const std::string& place) {
+  const std::vector<Entry> all = entries(place);
+  const int old = open(place.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (old < 0) throw failure("can't open " + place);
+  if (mount(kSource, place.c_str(), "tmpfs", MS_NOSUID, "mode=0755") != 0) {
+    const int error = errno;
+    close(old);
+    errno = error;
+    throw failure("can't mount on " + place);
+  }
+  undo_.push_back([place] { umount2(place.c_str(), MNT_DETACH); });
+  bind_all(old, all, place);
+  close(old);
+}
+
+void Places::cover_dev() {
+  const mode_t mask = umask(0);
+  Places("").cover("/dev");
+  umask(mask);
+}
+
+void Places::link_devices() {
+  for (const auto& [name, type] : entries(root_ + "/dev")) {
+    const std::string ours = root_ + "/dev/" + name;
+    const std::string link = "/dev/" + name;
+    if (same_file(ours, link)) continue;
+    if (symlink(ours.c_str(), link.c_str()) != 0) {
+      if (errno != EEXIST) throw failure("can't make the link " + link);
+      throw std::runtime_error(link + " is there already, and would be hidden; " +
+                               "choose a video_nr that this machine does not have");
+    }
+    undo_.push_back([ours, link] {
+      // Only what is still ours.
+      if (link_of(AT_FDCWD, link) == ours) unlink(link.c_str());
+    });
+  }
+}
+
+// `place`/`name` becomes our directory, with the host's entries in it, if it has any.
+void Places::put(const std::string& place, const std::string& name) {
+  const std::string ours = root_ + place + "/" + name;
+  const std::string path = place + "/" + name;
+  const std::vector<Entry> hosts = entries(path);
+  make_directory(path);
+  if (hosts.empty() || place == "/sys/module") return bind(ours, path);
+  // Links can be overlaid, and new ones of ours then appear; attributes must stay writable.
+  const bool links = std::all_of(hosts.begin(), hosts.end(),
+                                 [](const Entry& each) { return each.type == S_IFLNK; });
+  if (links) return overlay(path, ours);
+  Places inner(root_);
+  inner.cover(path);
+  for (const auto& [device, type] : entries(ours)) {
+    make_directory(path + "/" + device);
+    bind(ours + "/" + device, path + "/" + device);
+  }
+}
+
+void Places::overlay(const std::string& place, const std::string& ours) {
+  const std::string options = "lowerdir=" + ours + ":" + place;
+  if (mount(kSource, place.c_str(), "overlay", MS_RDONLY, options.c_str()) != 0)
+    throw failure("can't lay " + ours + " over " + place);
+  undo_.push_back([place] { umount2(place.c_str(), MNT_DETACH); });
+}
+
+void Places::show_in_sys() {
+  const mode_t mask = umask(0);
+  if (!is_directory("/sys/class")) {
+    // No sysfs here at all: then ours is all there is.
+    bind(root_ + "/sys", "/sys");
+    undo_.push_back([] { umount2("/sys", MNT_DETACH); });
+  } else {
+    const std::pair<const char*, const char*> kinds[] = {{"/sys/class", "video4linux"},
+                                                         {"/sys/devices/virtual", "video4linux"},
+                                                         {"/sys/module", "v4l2loopback"}};
+    for (const auto& [place, name] : kinds) {
+      cover(place);
+      put(place, name);
+    }
+    overlay("/sys/dev/char", root_ + "/sys/dev/char");
+  }
+  umask(mask);
+}
+
+void Places::undo() {
+  for (auto step = undo_.rbegin(); step != undo_.rend(); ++step) (*step)();
+  undo_.clear();
+}
+
+}  // namespace loopback

@@ -1,0 +1,51 @@
+// The places where programs and scripts look for a video device: /dev/videoN and /sys. Puts a
+// daemon's files there, beside what the host has, and takes them away again.
+//
+//   /dev/videoN                       a link into the daemon's directory. Not a bind of the file:
+//   all
+//                                     opens of one bound file share an inode, and with it a lock
+//   /sys/class/video4linux            ┐ a tmpfs over the directory above, in which all else is
+//   bound /sys/devices/virtual/video4linux  │ as it was, and our directory among it
+//   /sys/module/v4l2loopback          ┘
+//   /sys/dev/char                     an overlay: links only, nothing to be written
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace loopback {
+
+class Places {
+ public:
+  /// `root` is where the daemon's `dev` and `sys` are.
+  explicit Places(std::string root) : root_(std::move(root)) {}
+
+  /// Covers /dev with a tmpfs in which everything is bound as it was: what is made in it stays
+  /// inside. Only for a private namespace.
+  static void cover_dev();
+  /// Throws where a device of the host's has the number of one of ours.
+  void link_devices();
+  void show_in_sys();
+
+  /// Takes away what was put there, the last first. Never throws.
+  void undo();
+
+ private:
+  struct Entry {
+    std::string name;
+    unsigned type;  // S_IFMT of it, not followed.
+  };
+  static std::vector<Entry> entries(const std::string& directory);
+  static void bind(const std::string& what, const std::string& where);
+  static void bind_all(int old_directory, const std::vector<Entry>& entries,
+                       const std::string& where);
+  void cover(const std::string& place);
+  void put(const std::string& place, const std::string& name);
+  void overlay(const std::string& place, const std::string& ours);
+
+  std::string root_;
+  std::vector<std::function<void()>> undo_;
+};
+
+}  // namespace loopback
