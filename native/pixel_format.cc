@@ -98,7 +98,7 @@ std::vector<PixelFormat> table() {
       planar(V4L2_PIX_FMT_YUV422P, "Planar YUV 4:2:2", 2, 1),
       planar(V4L2_PIX_FMT_YUV411P, "Planar YUV 4:1:1", 4, 1),
       packed(V4L2_PIX_FMT_Y41P, "YUV 4:1:1 (Packed)", 12, 8),
-      semi_planar(V4L2_PIX_FMT_NV12, "Y/UV 4:2:0", 2, 2),
+      semi_planar(V4L2_PIX_FMT_NV12, "Y/CbCr 4:2:0", 2, 2),
       compressed(V4L2_PIX_FMT_MJPEG, "Motion-JPEG"),
       compressed(V4L2_PIX_FMT_JPEG, "JFIF JPEG"),
       compressed(V4L2_PIX_FMT_DV, "1394"),

@@ -130,6 +130,17 @@ int V4l2Device::querybuf(Opener* opener, void* argument) {
   return 0;
 }
 
+// How much of an OUTPUT buffer is the frame. False: more than there is.
+bool V4l2Device::describe_frame(const v4l2_buffer& given, Buffer* held) const {
+  if (!is_output(given.type)) return true;
+  const size_t length = held->region->length();
+  if (given.bytesused > length) return false;
+  held->described.bytesused =
+      given.bytesused == 0 ? std::min<uint32_t>(format_.sizeimage, length) : given.bytesused;
+  held->described.field = given.field == V4L2_FIELD_ANY ? uint32_t{V4L2_FIELD_NONE} : given.field;
+  return true;
+}
+
 int V4l2Device::prepare_buf(Opener* opener, void* argument) {
   auto* buffer = static_cast<v4l2_buffer*>(argument);
   BufferQueue* queue = queue_of(opener, buffer->type);
@@ -140,6 +151,7 @@ int V4l2Device::prepare_buf(Opener* opener, void* argument) {
       (queue->buffers[buffer->index].described.flags & V4L2_BUF_FLAG_PREPARED) != 0)
     return EINVAL;
   if ((buffer->flags & V4L2_BUF_FLAG_REQUEST_FD) != 0) return EINVAL;
+  if (!describe_frame(*buffer, &queue->buffers[buffer->index])) return EINVAL;
   queue->buffers[buffer->index].described.flags |= V4L2_BUF_FLAG_PREPARED;
   describe(opener, *queue, buffer->index, buffer);
   return 0;
@@ -156,12 +168,9 @@ int V4l2Device::qbuf(Opener* opener, void* argument) {
   if (held.state != Buffer::State::kIdle) return EINVAL;
   const uint32_t index = buffer->index;
   if (is_output(buffer->type)) {
-    if (buffer->bytesused > held.region->length()) return EINVAL;
-    held.described.bytesused = buffer->bytesused == 0
-                                   ? std::min<uint32_t>(format_.sizeimage, held.region->length())
-                                   : buffer->bytesused;
-    held.described.field =
-        buffer->field == V4L2_FIELD_ANY ? uint32_t{V4L2_FIELD_NONE} : buffer->field;
+    // What was said at PREPARE_BUF stands, as in the kernel.
+    if ((held.described.flags & V4L2_BUF_FLAG_PREPARED) == 0 && !describe_frame(*buffer, &held))
+      return EINVAL;
     held.described.timestamp = buffer->timestamp;
     held.described.flags = buffer->flags & (kFrameKinds | V4L2_BUF_FLAG_TIMECODE);
     if ((buffer->flags & V4L2_BUF_FLAG_TIMECODE) != 0) held.described.timecode = buffer->timecode;
@@ -172,7 +181,10 @@ int V4l2Device::qbuf(Opener* opener, void* argument) {
   }
   held.state = Buffer::State::kQueued;
   queue->queued.push_back(index);
-  if (is_output(buffer->type)) {
+  // As it is queued: it may be done before we return, which the caller learns by DQBUF.
+  const bool output = is_output(buffer->type);
+  describe(opener, *queue, index, buffer);
+  if (output) {
     static uint64_t fetches = 0;
     const uint64_t fetch = held.fetch = ++fetches;
     answers_->fetch(*opener, held.region, held.described.bytesused, [this, opener, index, fetch] {
@@ -186,7 +198,6 @@ int V4l2Device::qbuf(Opener* opener, void* argument) {
   } else if (!opener->dequeues.empty()) {
     published_ = true;  // A DQBUF may have waited for a buffer.
   }
-  describe(opener, *queue, index, buffer);
   return 0;
 }
 

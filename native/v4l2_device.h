@@ -175,6 +175,7 @@ class V4l2Device {
   int create_bufs(Opener*, void*);
   int querybuf(Opener*, void*);
   int prepare_buf(Opener*, void*);
+  bool describe_frame(const v4l2_buffer& given, Buffer* held) const;
   int qbuf(Opener*, void*);
   int streamon(Opener*, void*);
   int streamoff(Opener*, void*);
