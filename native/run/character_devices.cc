@@ -120,36 +120,40 @@ std::string from_everywhere(const Question& asked) {
   return path.empty() ? base : base + "/" + path;
 }
 
+std::string link_at(const std::string& path) {
+  char target[PATH_MAX];
+  const ssize_t length = readlink(path.c_str(), target, sizeof target);
+  return length < 0 ? "" : std::string(target, static_cast<size_t>(length));
+}
+
+/// Whether the caller sees the same files as we do: it may be in a sandbox, or in a `run` in ours.
+bool shares_our_view(pid_t tid) {
+  static const std::string ours = link_at("/proc/self/ns/mnt");
+  const std::string process = "/proc/" + std::to_string(tid);
+  return link_at(process + "/ns/mnt") == ours && link_at(process + "/root") == "/";
+}
+
 /// The file asked about, without opening it.
 Descriptor find(const Question& asked) {
   const int flags = O_PATH | O_CLOEXEC | (asked.follow ? 0 : O_NOFOLLOW);
-  return Descriptor(open(from_everywhere(asked).c_str(), flags));
-}
-
-/// Whether an absolute path leads there in the caller's own root as well, if that is another.
-bool is_so_for(const Question& asked, const struct stat& found) {
-  if (!asked.by_path || !asked.path.starts_with("/") || asked.path.starts_with("/proc/") ||
-      asked.path.starts_with("/dev/fd/") || asked.path.starts_with("/dev/std"))
-    return true;
+  const std::string path = from_everywhere(asked);
+  if (path != asked.path || shares_our_view(asked.tid))
+    return Descriptor(open(path.c_str(), flags));
   const std::string root = "/proc/" + std::to_string(asked.tid) + "/root";
   const Descriptor directory(open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   open_how how{};
-  how.flags = O_PATH | O_CLOEXEC | (asked.follow ? 0 : O_NOFOLLOW);
+  how.flags = static_cast<uint64_t>(flags);
   how.resolve = RESOLVE_IN_ROOT;
-  const Descriptor file(static_cast<int>(
-      syscall(SYS_openat2, directory.get(), asked.path.c_str(), &how, sizeof how)));
-  struct stat other;
-  return file.get() >= 0 && fstat(file.get(), &other) == 0 && other.st_dev == found.st_dev &&
-         other.st_ino == found.st_ino;
+  return Descriptor(
+      static_cast<int>(syscall(SYS_openat2, directory.get(), path.c_str(), &how, sizeof how)));
 }
 
 /// Nothing: the file is not a device of ours.
-std::optional<DeviceInode> device_of(const Question& asked, int file, struct stat* found) {
+std::optional<DeviceInode> device_of(int file, struct stat* found) {
   if (fstat(file, found) != 0 || !S_ISREG(found->st_mode)) return std::nullopt;
   const auto device = from_inode(found->st_ino);
   struct statfs system;
-  if (!device.has_value() || fstatfs(file, &system) != 0 || system.f_type != FUSE_SUPER_MAGIC ||
-      !is_so_for(asked, *found))
+  if (!device.has_value() || fstatfs(file, &system) != 0 || system.f_type != FUSE_SUPER_MAGIC)
     return std::nullopt;
   return device;
 }
@@ -157,7 +161,7 @@ std::optional<DeviceInode> device_of(const Question& asked, int file, struct sta
 bool answer_stat(const Question& asked, uint64_t address) {
   const Descriptor file = find(asked);
   struct stat found;
-  const auto device = device_of(asked, file.get(), &found);
+  const auto device = device_of(file.get(), &found);
   if (!device.has_value()) return false;
   found.st_mode = S_IFCHR | (found.st_mode & 07777);
   found.st_rdev = makedev(device->major, device->minor);
@@ -170,7 +174,7 @@ bool answer_stat(const Question& asked, uint64_t address) {
 bool answer_statx(const Question& asked, uint32_t mask, uint64_t address) {
   const Descriptor file = find(asked);
   struct stat found;
-  const auto device = device_of(asked, file.get(), &found);
+  const auto device = device_of(file.get(), &found);
   if (!device.has_value()) return false;
   struct statx told;
   if (statx(file.get(), "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, mask, &told) != 0) return false;
@@ -189,11 +193,7 @@ bool answer_statfs(const Question& asked, uint64_t address) {
       (told.f_type != FUSE_SUPER_MAGIC && told.f_type != OVERLAYFS_SUPER_MAGIC &&
        told.f_type != TMPFS_MAGIC))
     return false;
-  char path[PATH_MAX];
-  const std::string name = "/proc/self/fd/" + std::to_string(file.get());
-  const ssize_t length = readlink(name.c_str(), path, sizeof path);
-  if (length < 0 || !std::string(path, static_cast<size_t>(length)).starts_with("/sys/"))
-    return false;
+  if (!link_at("/proc/self/fd/" + std::to_string(file.get())).starts_with("/sys/")) return false;
   told.f_type = SYSFS_MAGIC;
   return write_memory(asked.tid, address, &told, sizeof told);
 }

@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -38,6 +39,21 @@ std::string link_of(int directory, const std::string& name) {
 
 void make_directory(const std::string& path) {
   if (mkdir(path.c_str(), 0755) != 0 && errno != EEXIST) throw failure("can't make " + path);
+}
+
+// With what is mounted in it now, and not what will cover it.
+int clone_tree(const std::string& path) {
+  const int tree = static_cast<int>(
+      syscall(SYS_open_tree, AT_FDCWD, path.c_str(),
+              static_cast<unsigned>(OPEN_TREE_CLONE | AT_RECURSIVE | OPEN_TREE_CLOEXEC)));
+  if (tree < 0) throw failure("can't copy the mount " + path);
+  return tree;
+}
+
+void move_tree(int tree, const std::string& path) {
+  if (syscall(SYS_move_mount, tree, "", AT_FDCWD, path.c_str(),
+              static_cast<unsigned>(MOVE_MOUNT_F_EMPTY_PATH)) != 0)
+    throw failure("can't mount on " + path);
 }
 
 }  // namespace
@@ -90,8 +106,9 @@ void Places::bind_all(int old_directory, const std::vector<Entry>& entries,
   }
 }
 
-void Places::cover(const std::string& place) {
-  const std::vector<Entry> all = entries(place);
+void Places::cover(const std::string& place, const std::string& except) {
+  std::vector<Entry> all = entries(place);
+  std::erase_if(all, [&](const Entry& each) { return each.name == except; });
   const int old = open(place.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (old < 0) throw failure("can't open " + place);
   if (mount(kSource, place.c_str(), "tmpfs", MS_NOSUID, "mode=0755") != 0) {
@@ -107,7 +124,19 @@ void Places::cover(const std::string& place) {
 
 void Places::cover_dev() {
   const mode_t mask = umask(0);
-  Places("").cover("/dev");
+  struct stat ptmx;
+  const bool is_node = lstat("/dev/ptmx", &ptmx) == 0 && S_ISCHR(ptmx.st_mode);
+  // Opening it looks for "pts" beside it, which a bind of the one file does not have: so it is made
+  // anew or, where we may not, a link into a copy of the whole. A link into devpts, as containers
+  // have it, may stay.
+  const int all = is_node ? clone_tree("/dev") : -1;
+  Places("").cover("/dev", is_node ? "ptmx" : "");
+  if (is_node && mknod("/dev/ptmx", ptmx.st_mode, ptmx.st_rdev) != 0) {
+    make_directory("/dev/.host");
+    move_tree(all, "/dev/.host");
+    if (symlink(".host/ptmx", "/dev/ptmx") != 0) throw failure("can't make the link /dev/ptmx");
+  }
+  if (all >= 0) close(all);
   umask(mask);
 }
 
@@ -139,8 +168,7 @@ void Places::put(const std::string& place, const std::string& name) {
   const bool links = std::all_of(hosts.begin(), hosts.end(),
                                  [](const Entry& each) { return each.type == S_IFLNK; });
   if (links) return overlay(path, ours);
-  Places inner(root_);
-  inner.cover(path);
+  cover(path);
   for (const auto& [device, type] : entries(ours)) {
     make_directory(path + "/" + device);
     bind(ours + "/" + device, path + "/" + device);

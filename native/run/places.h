@@ -40,7 +40,8 @@ class Places {
   static void bind(const std::string& what, const std::string& where);
   static void bind_all(int old_directory, const std::vector<Entry>& entries,
                        const std::string& where);
-  void cover(const std::string& place);
+  /// Leaves out the entry `except`.
+  void cover(const std::string& place, const std::string& except = "");
   void put(const std::string& place, const std::string& name);
   void overlay(const std::string& place, const std::string& ours);
 

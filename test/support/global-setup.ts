@@ -18,6 +18,7 @@ function compile(): void {
     const value = hash.digest("hex");
     if (existsSync(stamp) && readFileSync(stamp, "utf8") === value) continue;
     const flags = ["-std=gnu++20", "-O2", "-Wall", "-Wextra", "-Werror"];
+    if (name === "device_kind.cc") flags.push("-static");
     execFileSync("g++", [...flags, join(sources, name), "-o", program], { stdio: "inherit" });
     writeFileSync(stamp, value);
   }
