@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "addon_devices.h"
-#include "addon_exec.h"
+#include "addon_process.h"
 #include "addon_ring.h"
 #include "addon_values.h"
 #include "fuse_mount.h"
@@ -51,6 +51,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("DeviceMount", define_device_mount(env));
   exports.Set("loadLibrary", Napi::Function::New<load_library>(env, "loadLibrary"));
   exports.Set("exec", Napi::Function::New<exec_program>(env, "exec"));
+  exports.Set("leaveTerminal", Napi::Function::New<leave_terminal>(env, "leaveTerminal"));
   exports.Set("unmount", Napi::Function::New<unmount>(env, "unmount"));
   exports.Set("pixelFormats", Napi::Function::New<list_pixel_formats>(env, "pixelFormats"));
   return exports;

@@ -193,6 +193,8 @@ export interface NativeAddon {
    * started with. Returns only by throwing.
    */
   exec(path: string, args: string[]): never;
+  /** For the very end: Node's exit crashes on a terminal that has hung up. */
+  leaveTerminal(): void;
   /** Detaches what is mounted at `path`: umount2 with MNT_DETACH, else `fusermount3 -u -z`. */
   unmount(path: string): void;
   /** All fourccs the device can carry, in the order of ENUM_FMT. */

@@ -46,6 +46,7 @@ export async function mount(words: ModuleWords, flags: MountFlags): Promise<numb
     process.stdout.write(daemon.greeting());
     const code = await ended;
     await daemon.stop();
+    native.leaveTerminal();
     return code;
   } catch (error) {
     // What went wrong first is what is to be said; if this fails too, `abandon` still comes.

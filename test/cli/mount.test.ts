@@ -1,6 +1,14 @@
 /** The daemon's life: its greeting, its ends, and what it leaves. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, expect, test } from "vitest";
@@ -157,4 +165,26 @@ test("log lines carry the document's name, as JSON or for people", async () => {
     "debug",
   ]);
   expect(daemon.errors()).toContain("v4l2-loopback: mounted at");
+});
+
+test("a terminal that hangs up ends the daemon cleanly", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "v4l2loopback-hangup-"));
+  folders.push(folder);
+  const mountpoint = join(folder, "v");
+  const code = join(folder, "code");
+  const mount = `${process.execPath} ${join(root, "dist/cli/main.js")} mount --mountpoint ${mountpoint}`;
+  // The shell outlives the terminal, to say how the daemon ended.
+  const child = spawn(
+    "script",
+    ["-qec", `trap '' HUP; ${mount}; echo $? > ${code}`, "/dev/null"],
+    { stdio: ["ignore", "ignore", "ignore"] },
+  );
+  children.push(child);
+  await until("it is mounted", () => isMounted(join(mountpoint, "sys")));
+  const daemon = Number.parseInt(readFileSync(join(mountpoint, ".daemon"), "utf8"), 10);
+  child.kill("SIGKILL");
+  process.kill(daemon, "SIGHUP");
+  await until("it has ended", () => existsSync(code) && readFileSync(code, "utf8") !== "");
+  expect(readFileSync(code, "utf8")).toBe("0\n");
+  expect(isMounted(mountpoint)).toBe(false);
 });

@@ -1,4 +1,4 @@
-#include "addon_exec.h"
+#include "addon_process.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <map>
@@ -69,6 +70,16 @@ void exec_program(const Napi::CallbackInfo& info) {
   restore_signals();
   execv(path.c_str(), arguments.data());
   throw error_with_code(info.Env(), errno, path + " can't be started: " + strerror(errno));
+}
+
+void leave_terminal(const Napi::CallbackInfo&) {
+  const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+  for (int fd = STDIN_FILENO; null >= 0 && fd <= STDERR_FILENO; ++fd) {
+    // isatty(3) says no of one that has hung up.
+    struct stat found;
+    if (fstat(fd, &found) == 0 && S_ISCHR(found.st_mode)) dup2(null, fd);
+  }
+  if (null >= 0) close(null);
 }
 
 }  // namespace loopback
