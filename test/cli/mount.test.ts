@@ -174,11 +174,9 @@ test("a terminal that hangs up ends the daemon cleanly", async () => {
   const code = join(folder, "code");
   const mount = `${process.execPath} ${join(root, "dist/cli/main.js")} mount --mountpoint ${mountpoint}`;
   // The shell outlives the terminal, to say how the daemon ended.
-  const child = spawn(
-    "script",
-    ["-qec", `trap '' HUP; ${mount}; echo $? > ${code}`, "/dev/null"],
-    { stdio: ["ignore", "ignore", "ignore"] },
-  );
+  const child = spawn("script", ["-qec", `trap '' HUP; ${mount}; echo $? > ${code}`, "/dev/null"], {
+    stdio: ["ignore", "ignore", "ignore"],
+  });
   children.push(child);
   await until("it is mounted", () => isMounted(join(mountpoint, "sys")));
   const daemon = Number.parseInt(readFileSync(join(mountpoint, ".daemon"), "utf8"), 10);
