@@ -4,6 +4,7 @@
 #include <napi.h>
 #include <string.h>
 
+#include "addon_control.h"
 #include "addon_devices.h"
 #include "addon_process.h"
 #include "addon_ring.h"
@@ -51,6 +52,8 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("DeviceMount", define_device_mount(env));
   exports.Set("loadLibrary", Napi::Function::New<load_library>(env, "loadLibrary"));
   exports.Set("exec", Napi::Function::New<exec_program>(env, "exec"));
+  exports.Set("controlAdd", Napi::Function::New<control_add>(env, "controlAdd"));
+  exports.Set("controlRemove", Napi::Function::New<control_remove>(env, "controlRemove"));
   exports.Set("leaveTerminal", Napi::Function::New<leave_terminal>(env, "leaveTerminal"));
   exports.Set("unmount", Napi::Function::New<unmount>(env, "unmount"));
   exports.Set("pixelFormats", Napi::Function::New<list_pixel_formats>(env, "pixelFormats"));

@@ -1,6 +1,7 @@
 #include "addon_devices.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include <memory>
 #include <optional>
@@ -36,12 +37,14 @@ const char* level_name(LogLevel level) {
 /// Log lines and the end of the session, from any thread to JavaScript.
 class Reports {
  public:
-  Reports(Napi::Env env, Napi::Function log, Napi::Function ended)
+  Reports(Napi::Env env, Napi::Function log, Napi::Function ended, Napi::Function control)
       : log_(Napi::ThreadSafeFunction::New(env, log, "v4l2loopback-log", 1024, 1)),
-        ended_(Napi::ThreadSafeFunction::New(env, ended, "v4l2loopback-ended", 1, 1)) {
-    // Neither keeps the process alive.
+        ended_(Napi::ThreadSafeFunction::New(env, ended, "v4l2loopback-ended", 1, 1)),
+        control_(Napi::ThreadSafeFunction::New(env, control, "v4l2loopback-control", 0, 1)) {
+    // None keeps the process alive.
     log_.Unref(env);
     ended_.Unref(env);
+    control_.Unref(env);
   }
 
   void log(LogLevel level, int device, const std::string& message) {
@@ -61,13 +64,42 @@ class Reports {
 
   void ended() { ended_.NonBlockingCall(); }
 
+  void control(const ControlCall& call) {
+    auto* copy = new ControlCall(call);
+    const napi_status status = control_.NonBlockingCall(
+        copy, [](Napi::Env env, Napi::Function function, ControlCall* data) {
+          std::unique_ptr<ControlCall> owned(data);
+          function.Call({control_object(env, *owned)});
+        });
+    if (status != napi_ok) delete copy;
+  }
+
   void close() {
     log_.Release();
     ended_.Release();
+    control_.Release();
   }
 
  private:
-  Napi::ThreadSafeFunction log_, ended_;
+  static Napi::Object control_object(Napi::Env env, const ControlCall& call) {
+    const ControlConfig& config = call.config;
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("ticket", Napi::BigInt::New(env, call.ticket));
+    object.Set("adds", call.adds);
+    object.Set("videoNr", config.output_nr);
+    object.Set("cardLabel", std::string(config.card_label,
+                                        strnlen(config.card_label, sizeof config.card_label)));
+    object.Set("minWidth", config.min_width);
+    object.Set("maxWidth", config.max_width);
+    object.Set("minHeight", config.min_height);
+    object.Set("maxHeight", config.max_height);
+    object.Set("maxBuffers", config.max_buffers);
+    object.Set("maxOpeners", config.max_openers);
+    object.Set("exclusiveCaps", config.announce_all_caps == 0);
+    return object;
+  }
+
+  Napi::ThreadSafeFunction log_, ended_, control_;
 };
 
 /// One device, by its number: it may have been removed meanwhile, then calls throw ENODEV.
@@ -99,11 +131,12 @@ class DeviceObject : public Napi::ObjectWrap<DeviceObject> {
   /// Runs `step` on the device, under the session's lock.
   template <class Step>
   auto with(const Napi::CallbackInfo& info, Step&& step) {
+    // Under one lock: it may be removed in between else.
+    auto guard = session_->lock();
     V4l2Device* device = session_->device(number_);
     if (device == nullptr)
       throw error_with_code(info.Env(), ENODEV,
                             "there is no video" + std::to_string(number_) + " any more");
-    auto guard = session_->lock();
     return step(*device);
   }
 
@@ -206,6 +239,7 @@ class DeviceMountObject : public Napi::ObjectWrap<DeviceMountObject> {
                         InstanceMethod<&DeviceMountObject::add_device>("addDevice"),
                         InstanceMethod<&DeviceMountObject::remove_device>("removeDevice"),
                         InstanceMethod<&DeviceMountObject::devices>("devices"),
+                        InstanceMethod<&DeviceMountObject::answer_control>("answerControl"),
                         InstanceMethod<&DeviceMountObject::stop>("stop")});
   }
 
@@ -228,15 +262,19 @@ class DeviceMountObject : public Napi::ObjectWrap<DeviceMountObject> {
       throw error_with_code(
           env, EINVAL,
           "ioMode " + mode + " is not one of auto, passthrough, page-cache, read-write");
-    if (!given.Get("log").IsFunction() || !given.Get("ended").IsFunction())
-      throw Napi::TypeError::New(env, "log and ended are not both functions");
+    for (const char* name : {"log", "ended", "control"}) {
+      if (!given.Get(name).IsFunction())
+        throw Napi::TypeError::New(env, std::string(name) + " is not a function");
+    }
     reports_ = std::make_shared<Reports>(env, given.Get("log").As<Napi::Function>(),
-                                         given.Get("ended").As<Napi::Function>());
+                                         given.Get("ended").As<Napi::Function>(),
+                                         given.Get("control").As<Napi::Function>());
     // Whatever still runs when the session is gone holds the reports, and finds them closed.
     options.log = [reports = reports_](LogLevel level, int device, const std::string& message) {
       reports->log(level, device, message);
     };
     options.ended = [reports = reports_] { reports->ended(); };
+    options.control = [reports = reports_](const ControlCall& call) { reports->control(call); };
     try {
       session_ = std::make_shared<FuseSession>(std::move(options));
     } catch (const MountError& error) {
@@ -283,9 +321,12 @@ class DeviceMountObject : public Napi::ObjectWrap<DeviceMountObject> {
     setup.max_height = whole("maxHeight", setup.min_height, 65536);
     bool dynamic_written;
     apply_parameters(given.Get("ring").As<Napi::Object>(), &setup.ring, &dynamic_written);
-    if (session_->device(setup.number) != nullptr)
-      throw error_with_code(env, EEXIST,
-                            "video" + std::to_string(setup.number) + " is there already");
+    {
+      auto guard = session_->lock();
+      if (session_->device(setup.number) != nullptr)
+        throw error_with_code(env, EEXIST,
+                              "video" + std::to_string(setup.number) + " is there already");
+    }
     const RingParameters wanted = setup.ring;
     const uint32_t number = setup.number;
     V4l2Device* device = session_->add_device(std::move(setup));
@@ -303,6 +344,12 @@ class DeviceMountObject : public Napi::ObjectWrap<DeviceMountObject> {
     const std::string name = "video" + std::to_string(number);
     if (error == ENODEV) throw error_with_code(info.Env(), error, "there is no " + name);
     if (error != 0) throw error_with_code(info.Env(), error, name + " is open");
+  }
+
+  void answer_control(const Napi::CallbackInfo& info) {
+    bool lossless;
+    const uint64_t ticket = info[0].As<Napi::BigInt>().Uint64Value(&lossless);
+    session_->answer_control(ticket, info[1].ToNumber().Int32Value());
   }
 
   Napi::Value devices(const Napi::CallbackInfo& info) {

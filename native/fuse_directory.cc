@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <string_view>
 
 #include "device_inode.h"
 #include "fuse_session.h"
@@ -101,6 +102,12 @@ fuse_attr FuseSession::attributes_of(uint64_t id) const {
   attr.gid = options_.gid;
   attr.nlink = 1;
   const auto node = nodes_.find(id);
+  if (node != nodes_.end() && node->second.is_control) {
+    attr.ino = to_inode(kControlInode);
+    attr.mode = S_IFREG | (options_.mode & 0777);
+    attr.size = kFileSize;
+    return attr;
+  }
   if (node == nodes_.end() || node->second.device == nullptr) {
     attr.ino = id == FUSE_ROOT_ID ? 1 : id;
     attr.mode = id == FUSE_ROOT_ID ? S_IFDIR | 0755 : S_IFREG;
@@ -125,10 +132,13 @@ void FuseSession::lookup(const Incoming& in) {
                      // One name for each: not video010.
                      "video" + std::to_string(number) == std::string(name, length);
   const auto device = named ? devices_.find(number) : devices_.end();
-  if (device == devices_.end()) return reply_error(request_of(in), ENOENT);
+  const bool is_control =
+      in.header->nodeid == FUSE_ROOT_ID && std::string_view(name, length) == kControlName;
+  if (device == devices_.end() && !is_control) return reply_error(request_of(in), ENOENT);
   const uint64_t id = next_node_++;
   Node& node = nodes_[id];
-  node.device = device->second.get();
+  node.device = is_control ? nullptr : device->second.get();
+  node.is_control = is_control;
   node.lookups = 1;
   fuse_entry_out out{};
   out.nodeid = id;
@@ -173,6 +183,7 @@ void FuseSession::readdir(const Incoming& in) {
   std::vector<Entry> entries = {{".", 1, DT_DIR}, {"..", 1, DT_DIR}};
   for (const auto& [number, device] : devices_)
     entries.push_back({"video" + std::to_string(number), inode_number(*device), DT_REG});
+  entries.push_back({kControlName, to_inode(kControlInode), DT_REG});
   std::vector<char> out;
   for (uint64_t at = wanted->offset; at < entries.size(); ++at) {
     const Entry& entry = entries[at];

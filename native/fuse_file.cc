@@ -23,7 +23,7 @@ bool FuseSession::dispatch_file(const Incoming& in) {
       const auto* read = reinterpret_cast<const fuse_read_in*>(in.body);
       OpenFile* opened = file(read->fh);
       if (opened == nullptr)
-        reply_error(request, EBADF);
+        reply_error(request, control_files_.contains(read->fh) ? EINVAL : EBADF);
       else
         opened->device->read(opened->opener, request, read->size, static_cast<int>(read->flags));
       return true;
@@ -33,7 +33,7 @@ bool FuseSession::dispatch_file(const Incoming& in) {
       const auto* write = reinterpret_cast<const fuse_write_in*>(in.body);
       OpenFile* opened = file(write->fh);
       if (opened == nullptr) {
-        reply_error(request, EBADF);
+        reply_error(request, control_files_.contains(write->fh) ? EINVAL : EBADF);
       } else {
         last_writer_ = write->fh;
         opened->device->write(opened->opener, request, in.first, in.rest,
@@ -86,9 +86,17 @@ void FuseSession::open(const Incoming& in) {
   const auto* wanted = reinterpret_cast<const fuse_open_in*>(in.body);
   const Request request = request_of(in);
   const auto found = nodes_.find(in.header->nodeid);
-  if (found == nodes_.end() || found->second.device == nullptr) return reply_error(request, ENODEV);
+  if (found == nodes_.end()) return reply_error(request, ENODEV);
   Node& node = found->second;
   WireOpenOut out{};
+  if (node.is_control) {
+    out.open_flags = FOPEN_DIRECT_IO | FOPEN_NOFLUSH;
+    out.fh = next_file_++;
+    ++node.opens;
+    control_files_[out.fh] = in.header->nodeid;
+    return reply_bytes(request, &out, sizeof out);
+  }
+  if (node.device == nullptr) return reply_error(request, ENODEV);
   // Every read and write is a request; none is cut at a file's end, which a device has not.
   out.open_flags = FOPEN_DIRECT_IO | FOPEN_NOFLUSH;
   try {
@@ -117,7 +125,11 @@ void FuseSession::open(const Incoming& in) {
 void FuseSession::release(const Incoming& in) {
   const auto* wanted = reinterpret_cast<const fuse_release_in*>(in.body);
   const auto found = files_.find(wanted->fh);
-  if (found != files_.end()) {
+  if (const auto control = control_files_.find(wanted->fh); control != control_files_.end()) {
+    const auto at = nodes_.find(control->second);
+    if (at != nodes_.end() && --at->second.opens == 0 && at->second.lookups == 0) nodes_.erase(at);
+    control_files_.erase(control);
+  } else if (found != files_.end()) {
     const OpenFile closed = found->second;
     files_.erase(found);
     std::erase_if(retrievals_,
@@ -140,17 +152,19 @@ void FuseSession::ioctl(const Incoming& in) {
   Request request = request_of(in);
   request.out_size = wanted->out_size;
   OpenFile* opened = file(wanted->fh);
-  if (opened == nullptr) return reply_error(request, ENOTTY);
+  const bool is_control = control_files_.contains(wanted->fh);
+  if (opened == nullptr && !is_control) return reply_error(request, ENOTTY);
   const uint32_t size = _IOC_SIZE(wanted->cmd);
   const uint8_t* brought = in.body + sizeof *wanted;
   const size_t brought_size = in.body_size - sizeof *wanted;
   // 32-bit programs have structs of another layout.
-  if (_IOC_TYPE(wanted->cmd) != 'V' || (wanted->flags & FUSE_IOCTL_32BIT) != 0 ||
+  if ((!is_control && _IOC_TYPE(wanted->cmd) != 'V') || (wanted->flags & FUSE_IOCTL_32BIT) != 0 ||
       wanted->in_size > brought_size || wanted->in_size > size)
     return reply_error(request, ENOTTY);
   alignas(16) uint8_t argument[1 << _IOC_SIZEBITS];
   memset(argument, 0, size);
   memcpy(argument, brought, wanted->in_size);
+  if (is_control) return control_ioctl(request, wanted->cmd, argument, wanted->arg);
   opened->device->ioctl(opened->opener, request, wanted->cmd, argument, wanted->arg);
 }
 

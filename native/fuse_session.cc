@@ -180,7 +180,6 @@ int FuseSession::remove_device(uint32_t number) {
 }
 
 V4l2Device* FuseSession::device(uint32_t number) {
-  auto guard = lock();
   const auto found = devices_.find(number);
   return found == devices_.end() ? nullptr : found->second.get();
 }
@@ -209,6 +208,8 @@ void FuseSession::stop() {
     auto guard = lock();
     retrievals_.clear();
     for (auto& [number, device] : devices_) device->fail_all(ENODEV);
+    for (const auto& [ticket, request] : control_calls_) reply_error(request, ENODEV);
+    control_calls_.clear();
   }
   if (!unmounted_) unmount_fuse(options_.mountpoint);
   unmounted_ = true;
@@ -219,6 +220,7 @@ void FuseSession::stop() {
   while (aside_ > 0) usleep(1000);
   auto guard = lock();
   files_.clear();
+  control_files_.clear();
   nodes_.clear();
   devices_.clear();
 }

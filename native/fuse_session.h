@@ -3,6 +3,7 @@
 //   /dev/fuse ─ readv ─▶ header │ payload, already where it belongs (V4l2Device::landing)
 //                           │
 //                  dispatch ├─▶ fuse_directory.cc   lookup, getattr, readdir, …
+//                           ├─▶ fuse_control.cc     the control device's ioctls
 //                           └─▶ fuse_file.cc        open, read, write, ioctl, poll, release
 //                                    │
 //   /dev/fuse ◀─ writev ── reply ◀───┘  at once, or later by `unique` for what had to wait
@@ -23,6 +24,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "control_device.h"
 #include "fuse_protocol.h"
 #include "v4l2_device.h"
 
@@ -42,6 +44,8 @@ struct SessionOptions {
   DeviceLog log;
   /// Called on the session's thread if the mount ends other than by `stop`.
   std::function<void()> ended;
+  /// Called on the session's thread, under its lock: to be answered later, by `answer_control`.
+  std::function<void(const ControlCall&)> control;
 };
 
 class FuseSession : public Answers {
@@ -57,8 +61,11 @@ class FuseSession : public Answers {
   /// 0, ENODEV or, while somebody has it open, EBUSY.
   int remove_device(uint32_t number);
   /// nullptr: there is none of that number.
+  /// Null where there is none. Call, and use, under `lock`.
   V4l2Device* device(uint32_t number);
   std::vector<uint32_t> device_numbers();
+  /// `result` is what the caller's ioctl(2) returns, or a negative errno.
+  void answer_control(uint64_t ticket, int32_t result);
   /// Ends every parked request with an error, unmounts and joins the thread.
   void stop();
 
@@ -85,6 +92,7 @@ class FuseSession : public Answers {
   /// would hold up every other program on the device.
   struct Node {
     V4l2Device* device = nullptr;
+    bool is_control = false;
     uint64_t lookups = 0;
     uint32_t opens = 0;
     std::shared_ptr<Window> window;
@@ -121,6 +129,11 @@ class FuseSession : public Answers {
   void setattr(const Incoming& in);
   void readdir(const Incoming& in);
   fuse_attr attributes_of(uint64_t node) const;
+
+  // fuse_control.cc
+  void control_ioctl(const Request& request, uint32_t command, const void* argument,
+                     uint64_t address);
+  void query_device(const Request& request, ControlConfig config);
 
   // fuse_page_cache.cc
   struct Store {
@@ -167,7 +180,9 @@ class FuseSession : public Answers {
   std::map<uint32_t, std::unique_ptr<V4l2Device>> devices_;
   std::unordered_map<uint64_t, Node> nodes_;
   std::unordered_map<uint64_t, OpenFile> files_;
-  uint64_t next_node_ = 2;  // 1 is the directory.
+  std::unordered_map<uint64_t, uint64_t> control_files_;  // Handle to node.
+  std::unordered_map<uint64_t, Request> control_calls_;   // By ticket.
+  uint64_t next_node_ = 2;                                // 1 is the directory.
   uint64_t next_file_ = 1;
   uint64_t last_writer_ = 0;  // The file whose next bytes are expected.
   std::atomic<bool> stopping_{false};

@@ -148,6 +148,28 @@ export interface NativeDevice extends RingControl {
   openCount(): number;
 }
 
+/** What a program asks of the control device, or what `controlAdd` asks for. 0: the default. */
+export interface ControlSetup {
+  /** -1: the first free one. */
+  videoNr: number;
+  /** Empty: one is made up. */
+  cardLabel: string;
+  exclusiveCaps: boolean;
+  maxBuffers: number;
+  maxOpeners: number;
+  maxWidth: number;
+  maxHeight: number;
+}
+
+export interface ControlCall extends ControlSetup {
+  /** For `answerControl`. */
+  ticket: bigint;
+  /** Else it removes `videoNr`. */
+  adds: boolean;
+  minWidth: number;
+  minHeight: number;
+}
+
 export type IoMode = "passthrough" | "page-cache" | "read-write";
 
 export interface DeviceMountOptions {
@@ -163,6 +185,8 @@ export interface DeviceMountOptions {
   log: (record: NativeLogRecord) => void;
   /** Called once if the session ends other than by `stop`, e.g. because somebody unmounted it. */
   ended: () => void;
+  /** A program waits until this call is answered. */
+  control: (call: ControlCall) => void;
 }
 
 /** The `/dev` half: one FUSE session on a thread of its own that never calls JavaScript but for logs. */
@@ -172,6 +196,8 @@ export interface NativeDeviceMount {
   /** Throws EBUSY while it is open, ENODEV where there is none. */
   removeDevice(videoNr: number): void;
   devices(): NativeDevice[];
+  /** `result` is what the program's ioctl(2) returns, or a negative errno. */
+  answerControl(ticket: bigint, result: number): void;
   /** Ends every parked request with an error, unmounts, joins the thread. Idempotent. */
   stop(): void;
 }
@@ -193,6 +219,9 @@ export interface NativeAddon {
    * started with. Returns only by throwing.
    */
   exec(path: string, args: string[]): never;
+  /** Adds a device by the control device at `path`; its number. Throws with the errno's name. */
+  controlAdd(path: string, setup: ControlSetup): number;
+  controlRemove(path: string, videoNr: number): void;
   /** For the very end: Node's exit crashes on a terminal that has hung up. */
   leaveTerminal(): void;
   /** Detaches what is mounted at `path`: umount2 with MNT_DETACH, else `fusermount3 -u -z`. */

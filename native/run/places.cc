@@ -11,6 +11,7 @@
 
 #include <algorithm>
 
+#include "../control_device.h"
 #include "failure.h"
 
 namespace loopback {
@@ -147,6 +148,8 @@ void Places::link_devices() {
     if (same_file(ours, link)) continue;
     if (symlink(ours.c_str(), link.c_str()) != 0) {
       if (errno != EEXIST) throw failure("can't make the link " + link);
+      // The control device of the kernel's own module, or of a run around this one.
+      if (name == kControlName) continue;
       throw std::runtime_error(link + " is there already, and would be hidden; " +
                                "choose a video_nr that this machine does not have");
     }

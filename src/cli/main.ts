@@ -6,6 +6,7 @@ import { isatty } from "node:tty";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { messageOf, UsageError } from "../errors.js";
 import { type LogLevel, logFormats, logLevels } from "../log.js";
+import { add, remove } from "./add-delete.js";
 import { defaultMountpoint } from "./default-mountpoint.js";
 import { exitCodes } from "./exit-codes.js";
 import { list } from "./list.js";
@@ -117,6 +118,20 @@ program
   .argument("[device]", "10 or video10")
   .addOption(mountpointOption())
   .action((device, { mountpoint }) => void process.stdout.write(stats(mountpoint, device)));
+
+program
+  .command("add")
+  .description("add a device to the mounted daemon; says its path")
+  .argument("[parameter=value...]", "video_nr, card_label, exclusive_caps, max_...")
+  .addOption(mountpointOption())
+  .action((words, { mountpoint }) => void process.stdout.write(`${add(mountpoint, words)}\n`));
+
+program
+  .command("delete")
+  .description("remove devices that nobody has open")
+  .argument("<device...>", "10 or video10")
+  .addOption(mountpointOption())
+  .action((devices, { mountpoint }) => remove(mountpoint, devices));
 
 program
   .command("umount")

@@ -1,4 +1,6 @@
 /** `mount`: both halves of the device, in the foreground, until a signal ends it. */
+import { constants } from "node:os";
+import { control } from "../device/control.js";
 import { DeviceRegistry, readHostDevices } from "../device/registry.js";
 import { codeOf, messageOf, UsageError } from "../errors.js";
 import { mountTree, unmountTree } from "../fuse/fuse-adapter.js";
@@ -80,6 +82,14 @@ class Daemon {
       mode,
       ioMode: flags.ioMode,
       log: (record) => this.log.write(record),
+      control: (call) => {
+        const refused = (sentence: string) => this.warn(`the control device refuses: ${sentence}`);
+        // It can be asked as soon as `dev` is mounted, which is a moment before.
+        const result = this.registry
+          ? control(this.registry, call, refused)
+          : -constants.errno.EAGAIN;
+        this.devices?.answerControl(call.ticket, result);
+      },
       ended: () => {
         this.write("error", `${this.mountpoint.dev} was unmounted by somebody else`);
         lost();

@@ -16,6 +16,17 @@ export interface DeviceDescription {
   /** Unset: as upstream names it. */
   cardLabel?: string;
   exclusiveCaps: boolean;
+  /** What is not as for all devices. */
+  limits?: Partial<DeviceLimits>;
+}
+
+export interface DeviceLimits {
+  maxOpeners: number;
+  maxBuffers: number;
+  minWidth: number;
+  minHeight: number;
+  maxWidth: number;
+  maxHeight: number;
 }
 
 /** What holds for all devices, and for those added later. */
@@ -93,6 +104,8 @@ export class DeviceRegistry {
 
   /** Throws EEXIST where the number is taken, EINVAL where the ring's parameters contradict. */
   add(description: DeviceDescription): VideoDevice {
+    const { maxBuffers, ...limits } = description.limits ?? {};
+    const { ring: allRings, ...all } = this.defaults;
     const number = description.videoNr === -1 ? this.freeNumber() : description.videoNr;
     if (this.byNumber.has(number)) {
       throw new CodedError("EEXIST", `video${number} is there already`);
@@ -104,12 +117,11 @@ export class DeviceRegistry {
       minor,
       cardLabel,
       exclusiveCaps: description.exclusiveCaps,
-      maxOpeners: this.defaults.maxOpeners,
-      maxWidth: this.defaults.maxWidth,
-      maxHeight: this.defaults.maxHeight,
-      minWidth: Math.min(2, this.defaults.maxWidth),
+      minWidth: Math.min(2, limits.maxWidth ?? all.maxWidth),
       minHeight: 1,
-      ring: this.defaults.ring,
+      ...all,
+      ...limits,
+      ring: maxBuffers === undefined ? allRings : { ...allRings, maxBuffers },
     });
     const device = new VideoDevice(native, minor, cardLabel);
     this.byNumber.set(number, device);

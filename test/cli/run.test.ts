@@ -103,7 +103,7 @@ describe("in a run", () => {
     };
     const done = await inside(`
       cat $V4L2LOOPBACK_FUSE_MOUNTPOINT/.daemon
-      ls -A /dev | grep -v -e video10 -e .v4l2loopback-fuse -e .host | xargs
+      ls -A /dev | grep -v -e video10 -e v4l2loopback -e .host | xargs
       ls /sys/class | grep -v video4linux | xargs
       touch /dev/only-here
       echo gone > /dev/null && head -c 4 /dev/zero | wc -c
