@@ -14,12 +14,15 @@
 #include "character_devices.h"
 #include "failure.h"
 #include "namespaces.h"
+#include "places.h"
 
 namespace loopback {
 
 namespace {
 
 constexpr int kDaemonEndSeconds = 10;
+/// How soon devices that come and go are seen in /dev.
+constexpr int kFollowMs = 1000;
 
 /// The keeper's descriptors: all else that was inherited is closed, since a program that reads the
 /// command's output to its end must not wait for us.
@@ -119,7 +122,8 @@ void hand_over(int socket, int descriptor) {
 }
 
 /// Until the command, all that it started and the daemon have ended.
-[[noreturn]] void keep(int socket, pid_t command, const std::vector<std::string>& words) {
+[[noreturn]] void keep(int socket, pid_t command, const std::string& root,
+                       const std::vector<std::string>& words) {
   setsid();
   prctl(PR_SET_NAME, "v4l2-keeper");
   keep_only(socket, static_cast<int>(syscall(SYS_pidfd_open, command, 0)));
@@ -139,7 +143,10 @@ void hand_over(int socket, int descriptor) {
   [[maybe_unused]] const ssize_t told = write(kSocket, &ready, 1);
   close(kSocket);
   pollfd watched = {kCommandEnded, POLLIN, 0};
-  while (poll(&watched, 1, -1) < 0 && errno == EINTR) {
+  Places places(root);
+  for (int happened = 0; happened == 0 || (happened < 0 && errno == EINTR);) {
+    happened = poll(&watched, 1, kFollowMs);
+    if (happened == 0) places.follow_devices();
   }
   if (daemon > 0) end_daemon(daemon);
   // Children that the command left behind still ask; the last one's end hangs up.
@@ -151,7 +158,7 @@ void hand_over(int socket, int descriptor) {
 
 }  // namespace
 
-Keeper::Keeper(const std::vector<std::string>& daemon) {
+Keeper::Keeper(const std::string& root, const std::vector<std::string>& daemon) {
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
     throw failure("can't make a socket");
@@ -162,7 +169,7 @@ Keeper::Keeper(const std::vector<std::string>& daemon) {
   if (between < 0) throw failure("can't start the keeper");
   if (between == 0) {
     const pid_t keeper = fork();
-    if (keeper == 0) keep(ends[1], command, daemon);
+    if (keeper == 0) keep(ends[1], command, root, daemon);
     _exit(keeper < 0 ? 1 : 0);
   }
   close(ends[1]);

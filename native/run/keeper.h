@@ -14,9 +14,10 @@ namespace loopback {
 
 class Keeper {
  public:
-  /// Starts it, and with it the daemon's command line, if there is one; returns when the daemon has
-  /// mounted. `failed` is then its exit code, if it has not.
-  explicit Keeper(const std::vector<std::string>& daemon);
+  /// `root` is where the daemon's `dev` is. Starts it, and with it the daemon's command line, if
+  /// there is one; returns when the daemon has mounted. `failed` is then its exit code, if it has
+  /// not.
+  Keeper(const std::string& root, const std::vector<std::string>& daemon);
   ~Keeper();
   Keeper(const Keeper&) = delete;
 

@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <fstream>
+#include <sstream>
 
 #include "../control_device.h"
 #include "failure.h"
@@ -36,6 +38,11 @@ std::string link_of(int directory, const std::string& name) {
   char target[PATH_MAX];
   const ssize_t length = readlinkat(directory, name.c_str(), target, sizeof target);
   return length < 0 ? "" : std::string(target, static_cast<size_t>(length));
+}
+
+/// Only where it is still that of ours.
+void remove_link(const std::string& target, const std::string& link) {
+  if (link_of(AT_FDCWD, link) == target) unlink(link.c_str());
 }
 
 void make_directory(const std::string& path) {
@@ -153,10 +160,7 @@ void Places::link_devices() {
       throw std::runtime_error(link + " is there already, and would be hidden; " +
                                "choose a video_nr that this machine does not have");
     }
-    undo_.push_back([ours, link] {
-      // Only what is still ours.
-      if (link_of(AT_FDCWD, link) == ours) unlink(link.c_str());
-    });
+    undo_.push_back([ours, link] { remove_link(ours, link); });
   }
 }
 
@@ -202,6 +206,46 @@ void Places::show_in_sys() {
     overlay("/sys/dev/char", root_ + "/sys/dev/char");
   }
   umask(mask);
+}
+
+void Places::follow_devices() {
+  const std::vector<Entry> ours = entries(root_ + "/dev");
+  // None at all: the daemon has gone, and its devices with it.
+  if (ours.empty()) return;
+  for (const auto& [name, type] : ours) {
+    const std::string link = "/dev/" + name, target = root_ + "/dev/" + name;
+    if (symlink(target.c_str(), link.c_str()) == 0)
+      undo_.push_back([target, link] { remove_link(target, link); });
+  }
+  for (const auto& [name, type] : entries("/dev")) {
+    const std::string link = "/dev/" + name, target = root_ + "/dev/" + name;
+    const bool there =
+        std::any_of(ours.begin(), ours.end(), [&](const Entry& each) { return each.name == name; });
+    if (type == S_IFLNK && !there) remove_link(target, link);
+  }
+}
+
+void Places::clear_stale() {
+  std::vector<std::string> places;
+  std::ifstream mounts("/proc/self/mountinfo");
+  for (std::string line; std::getline(mounts, line);) {
+    std::istringstream words(line);
+    std::string skipped, place, word;
+    words >> skipped >> skipped >> skipped >> skipped >> place;
+    while (words >> word && word != "-") {
+    }
+    words >> skipped >> word;
+    if (word == kSource && place.starts_with("/sys/")) places.push_back(place);
+  }
+  // The last that was mounted first.
+  for (auto place = places.rbegin(); place != places.rend(); ++place)
+    umount2(place->c_str(), MNT_DETACH);
+  for (const auto& [name, type] : entries("/dev")) {
+    const std::string link = "/dev/" + name;
+    if (type == S_IFLNK && link_of(AT_FDCWD, link).ends_with("/dev/" + name) &&
+        access(link.c_str(), F_OK) != 0)
+      unlink(link.c_str());
+  }
 }
 
 void Places::undo() {

@@ -27,7 +27,11 @@ class Places {
   /// Throws where a device of the host's has the number of one of ours.
   void link_devices();
   void show_in_sys();
+  /// Links devices that were added since, and takes away the links of those that were removed.
+  void follow_devices();
 
+  /// Takes away what a system-wide guard that was killed has left.
+  static void clear_stale();
   /// Takes away what was put there, the last first. Never throws.
   void undo();
 

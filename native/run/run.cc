@@ -20,6 +20,7 @@
 
 #include "character_devices.h"
 #include "failure.h"
+#include "guard.h"
 #include "keeper.h"
 #include "namespaces.h"
 #include "places.h"
@@ -94,7 +95,7 @@ int run(const std::string& joined, std::vector<std::string> daemon,
       mount(joined.c_str(), root.c_str(), nullptr, MS_BIND | MS_REC, nullptr) != 0)
     throw failure("can't bind " + joined);
   if (!daemon.empty()) daemon.insert(daemon.end(), {"--mountpoint", root});
-  Keeper keeper(daemon);
+  Keeper keeper(root, daemon);
   if (keeper.failed() != 0) return keeper.failed();
   Places places(root);
   places.link_devices();
@@ -115,6 +116,10 @@ int main(const std::vector<std::string>& words) {
   const std::string verb = next();
   std::string joined;
   std::vector<std::string> daemon;
+  if (verb == "system") {
+    guard_system(next());
+    return 0;
+  }
   if (verb == "join") joined = next();
   if (verb == "own") {
     for (unsigned long count = strtoul(next().c_str(), nullptr, 10); count > 0; --count)

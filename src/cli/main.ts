@@ -72,6 +72,7 @@ function daemonOptions(command: Command, leastLogged: LogLevel): Command {
 daemonOptions(program.command("mount"), "info")
   .description("mount the devices and their attributes, and serve them until Ctrl-C")
   .argument("[parameter=value...]", "as for modprobe v4l2loopback")
+  .option("--system", "put the devices at /dev and /sys for everybody (root)")
   .addOption(mountpointOption())
   .action(async (words: string[], flags) => {
     process.exit(await mount(parseModuleWords(words), { ...flags, ownership: ownership(flags) }));

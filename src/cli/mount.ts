@@ -17,10 +17,13 @@ import { type IoMode, type NativeDeviceMount, native } from "../native.js";
 import { exitCodes } from "./exit-codes.js";
 import type { ModuleWords } from "./module-words.js";
 import type { Ownership } from "./ownership.js";
+import { SystemPlaces } from "./system-places.js";
 
 export interface MountFlags {
   mountpoint: string;
   allowOther: boolean;
+  /** At the real places, for everybody. */
+  system?: boolean;
   ownership: Ownership;
   ioMode: "auto" | IoMode;
   logLevel: LogLevel;
@@ -36,6 +39,7 @@ export async function mount(words: ModuleWords, flags: MountFlags): Promise<numb
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
     process.on(signal, () => end(exitCodes.ok));
   }
+  if (flags.system) SystemPlaces.requireRoot();
   const log = createLog(flags.logLevel, flags.logFormat);
   // Before anything is mounted, so that none of ours is taken for the host's.
   const host = readHostDevices();
@@ -60,6 +64,7 @@ export async function mount(words: ModuleWords, flags: MountFlags): Promise<numb
 class Daemon {
   private devices: NativeDeviceMount | undefined;
   private registry: DeviceRegistry | undefined;
+  private places: SystemPlaces | undefined;
   private stopped = false;
 
   constructor(
@@ -115,6 +120,7 @@ class Daemon {
       uid: process.getuid?.() ?? 0,
       gid: process.getgid?.() ?? 0,
     });
+    if (flags.system) this.places = await SystemPlaces.take(this.mountpoint.path);
     this.write("debug", `mounted at ${this.mountpoint.path}, io mode ${this.devices.ioMode}`);
   }
 
@@ -132,14 +138,15 @@ class Daemon {
     const { path } = this.mountpoint;
     const devices = this.registry?.list() ?? [];
     const first = devices[0];
+    const [dev, sys] = this.places ? ["/dev", "/sys"] : [`${path}/dev`, `${path}/sys`];
     return [
       `v4l2loopback-fuse is mounted at ${path} (${this.devices?.ioMode})`,
-      ...devices.map((each) => `  ${path}/dev/${each.name}  ${each.cardLabel}`),
+      ...devices.map((each) => `  ${dev}/${each.name}  ${each.cardLabel}`),
       "Now, for example, in other terminals:",
       "  ffmpeg -re -f lavfi -i testsrc=size=640x480:rate=30 -pix_fmt yuyv422 -f v4l2 " +
-        `${path}/dev/${first?.name}`,
-      `  ffplay ${path}/dev/${first?.name}`,
-      `  cat ${path}/sys/class/video4linux/${first?.name}/dynamic_buffer_stats`,
+        `${dev}/${first?.name}`,
+      `  ffplay ${dev}/${first?.name}`,
+      `  cat ${sys}/class/video4linux/${first?.name}/dynamic_buffer_stats`,
       "Ctrl-C unmounts.",
       "",
     ].join("\n");
@@ -147,6 +154,8 @@ class Daemon {
 
   async stop(): Promise<void> {
     if (this.stopped) return;
+    await this.places?.giveBack();
+    this.places = undefined;
     // Asked of the system: a start that failed half way may have mounted it, and somebody else may
     // have unmounted it.
     if (mountedPaths().includes(this.mountpoint.sys)) {

@@ -9,6 +9,7 @@ import { native } from "../native.js";
 import { requireDaemon } from "./mounted-devices.js";
 import { parseModuleWords } from "./module-words.js";
 import type { Ownership } from "./ownership.js";
+import { runProgram } from "./system-places.js";
 
 export interface RunFlags {
   words: string[];
@@ -54,6 +55,5 @@ function source(flags: RunFlags): string[] {
 /** Becomes the command. */
 export function run(flags: RunFlags): never {
   const command = flags.command.length > 0 ? flags.command : [process.env.SHELL ?? "/bin/sh"];
-  const program = pathOf("../../native/build/Release/v4l2loopback_run");
-  return native.exec(program, [...source(flags), "--", ...command]);
+  return native.exec(runProgram, [...source(flags), "--", ...command]);
 }

@@ -188,8 +188,8 @@ describe("the command's own", () => {
       process.execPath,
       [
         ...[cli, "run", "video_nr=10", "--", "bash", "-c"],
-        `cat $V4L2LOOPBACK_FUSE_MOUNTPOINT/.daemon
-         (for i in $(seq 1200); do [ -e ${late}.ask ] && break; sleep 0.05; done; stat -c %F /dev/null > ${late}) &
+        `(for i in $(seq 1200); do [ -e ${late}.ask ] && break; sleep 0.05; done; stat -c %F /dev/null > ${late}) &
+         cat $V4L2LOOPBACK_FUSE_MOUNTPOINT/.daemon
          exec sleep 1000`,
       ],
       { stdio: ["ignore", "pipe", "ignore"] },
@@ -258,6 +258,22 @@ test("without parameters it joins the daemon that is mounted", async () => {
   expect(done).toMatchObject({ code: 0, stderr: "", stdout: "Joined\ncharacter special file\n" });
   expect(await daemon.read(10, "dynamic_buffering")).toBe("1\n");
   expect((await daemon.counters(10)).published_frames).toBe(1);
+});
+
+test("devices that come and go are followed", async () => {
+  const done = await inside(`
+    node ${cli} add video_nr=11 card_label=Later
+    for i in $(seq 600); do [ -c /dev/video11 ] && break; sleep 0.05; done
+    stat -L -c %F /dev/video11
+    cat /sys/class/video4linux/video11/name /sys/dev/char/81:1/index
+    node ${cli} delete 11
+    for i in $(seq 600); do [ -L /dev/video11 ] || break; sleep 0.05; done
+    ls /dev | grep video | xargs
+  `);
+  expect(done.stderr).toBe("");
+  expect(done.stdout).toBe(
+    "/dev/.v4l2loopback-fuse/dev/video11\ncharacter special file\nLater\n0\nvideo10\n",
+  );
 });
 
 test("an ordinary user has all of it", async () => {

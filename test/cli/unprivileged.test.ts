@@ -65,3 +65,15 @@ test("a mountpoint that the user may not make is named", async () => {
   expect(done.stderr).toContain(join(closed, "v"));
   expect(done.stderr).toContain("permission denied");
 });
+
+test("the system-wide places are root's", async () => {
+  const done = await asOrdinaryUser(
+    folder,
+    'exec node $root/dist/cli/main.js mount --system --mountpoint "$0"',
+    join(folder, "system"),
+  );
+  expect(done).toMatchObject({
+    code: 2,
+    stderr: "v4l2loopback-fuse: --system changes /dev and /sys for everybody: only root may\n",
+  });
+});
