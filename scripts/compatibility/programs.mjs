@@ -1,0 +1,159 @@
+// What docs/compatibility.md tries. Each script is bash, run with `set -e`: it succeeds where the
+// program did what it is for, and the pixels that came out are those that went in.
+//
+//   $reads      a device with a producer        $camera    the same with exclusive_caps=1
+//   $writes     a device for a producer         $idle      a device with exclusive_caps=1, unused
+//   ref.raw     one frame of the producer's, 640x480 YUYV of one colour, #3060c0
+//   is_frame F  the last frame in the file F is that one
+//   is_colour P what was seen in the picture P is that colour
+//   read_back   a frame read from $writes, by ffmpeg, is that one; ends the writer, $!
+
+const monitor = `gst-device-monitor-1.0 Video > out.txt; grep -q "$reads" out.txt`;
+const capture = (io) =>
+  `gst-launch-1.0 -q v4l2src device=$reads num-buffers=3 io-mode=${io} ! filesink location=out.raw; is_frame out.raw`;
+const sink = (io) =>
+  `gst-launch-1.0 -q videotestsrc is-live=true pattern=solid-color foreground-color=0xff3060c0 ! video/x-raw,format=YUY2,width=640,height=480,framerate=30/1 ! v4l2sink device=$writes io-mode=${io} & writer=$!
+timeout 10 ffmpeg -v error -f v4l2 -i $writes -frames:v 2 -y out%d.png; kill $writer; is_colour out2.png`;
+const opencv = (device) => `/usr/bin/python3 -c "
+import cv2, sys
+ok, picture = cv2.VideoCapture(${device}, cv2.CAP_V4L2).read()
+ok or sys.exit('no frame')
+cv2.imwrite('out.png', picture)"; is_colour out.png`;
+
+export const programs = [
+  {
+    name: "ffmpeg, reading",
+    needs: ["ffmpeg"],
+    script:
+      "ffmpeg -v error -f v4l2 -i $reads -frames:v 3 -f rawvideo -y out.raw; is_frame out.raw",
+  },
+  {
+    name: "ffmpeg, writing",
+    needs: ["ffmpeg"],
+    script:
+      "ffmpeg -v error -re -f rawvideo -s 640x480 -pix_fmt yuyv422 -i loop.raw -f v4l2 $writes & read_back",
+  },
+  {
+    name: "ffplay (Xvfb, screenshot)",
+    needs: ["ffplay", "xvfb-run", "import"],
+    script: `xvfb-run -a -s "-screen 0 640x480x24" bash -c '
+SDL_AUDIODRIVER=dummy ffplay -v error -f v4l2 -i $reads & player=$!
+for i in $(seq 8); do sleep 0.5; import -window root out.png; done
+kill $player'; is_colour out.png`,
+  },
+  {
+    name: "v4l2-ctl --all",
+    needs: ["v4l2-ctl"],
+    script: "v4l2-ctl -d $reads --all | grep -q 'Driver name *: v4l2 loopback'",
+  },
+  {
+    name: "v4l2-ctl --list-devices",
+    needs: ["v4l2-ctl"],
+    script: "v4l2-ctl --list-devices 2> /dev/null | grep -q $reads",
+  },
+  {
+    name: "v4l2-ctl --list-formats-ext",
+    needs: ["v4l2-ctl"],
+    script: "v4l2-ctl -d $reads --list-formats-ext | grep -q 640x480",
+  },
+  {
+    name: "v4l2-ctl --stream-mmap",
+    needs: ["v4l2-ctl"],
+    script:
+      "v4l2-ctl -d $reads --stream-mmap --stream-count=3 --stream-to=out.raw; is_frame out.raw",
+  },
+  {
+    name: "v4l2-ctl --stream-mmap --stream-poll",
+    needs: ["v4l2-ctl"],
+    script:
+      "v4l2-ctl -d $reads --stream-mmap --stream-poll --stream-count=3 --stream-to=out.raw; is_frame out.raw",
+  },
+  {
+    name: "v4l2-ctl --stream-out-mmap",
+    needs: ["v4l2-ctl"],
+    script:
+      "v4l2-ctl -d $writes --set-fmt-video-out=width=640,height=480,pixelformat=YUYV --stream-out-mmap --stream-from=loop.raw --stream-loop & read_back",
+  },
+  {
+    name: "v4l2-compliance -s",
+    needs: ["v4l2-compliance"],
+    script: "v4l2-compliance -d $idle -s | grep -q 'Failed: 0, Warnings: 0'",
+  },
+  { name: "GStreamer v4l2src, mmap", needs: ["gst-launch-1.0"], script: capture("mmap") },
+  { name: "GStreamer v4l2src, rw", needs: ["gst-launch-1.0"], script: capture("rw") },
+  { name: "GStreamer v4l2sink, mmap", needs: ["gst-launch-1.0"], script: sink("mmap") },
+  {
+    name: "GStreamer v4l2sink, rw",
+    needs: ["gst-launch-1.0"],
+    script: sink("rw"),
+    remark: "GStreamer 1.22 writes nothing in this mode, to any device",
+  },
+  { name: "GStreamer device monitor", needs: ["gst-device-monitor-1.0"], script: monitor },
+  { name: "OpenCV, by path", needs: ["convert"], script: opencv("'$reads'") },
+  {
+    name: "OpenCV, by index",
+    needs: ["convert"],
+    script: opencv("$(echo $reads | grep -o '[0-9]*$')"),
+    realPathOnly: true,
+  },
+  {
+    name: "Chromium getUserMedia (headless)",
+    needs: ["chromium"],
+    realPathOnly: true,
+    script: `cat > page.html <<'END'
+<canvas></canvas><p>waiting</p><script>
+(async () => {
+  const video = document.createElement("video");
+  video.srcObject = await navigator.mediaDevices.getUserMedia({ video: true });
+  await video.play();
+  const canvas = document.querySelector("canvas").getContext("2d");
+  canvas.drawImage(video, 0, 0);
+  const [r, g, b] = canvas.getImageData(20, 20, 1, 1).data;
+  const near = [[r, 0x30], [g, 0x60], [b, 0xc0]].every(([is, was]) => Math.abs(is - was) < 8);
+  document.querySelector("p").textContent = (near ? "the colour " : "another colour ") + [r, g, b];
+})().catch((error) => { document.querySelector("p").textContent = "failed: " + error; });
+</script>
+END
+timeout 60 chromium --headless=new --no-sandbox --disable-gpu --use-fake-ui-for-media-stream --user-data-dir=$PWD/profile --timeout=8000 --dump-dom file://$PWD/page.html 2> chromium.log | grep -o '<p>.*</p>' > out.txt || true
+cat out.txt; grep -q 'the colour' out.txt`,
+  },
+  {
+    name: "Python",
+    needs: ["python3"],
+    script: `python3 -c "
+open('out.raw', 'wb').write(open('$reads', 'rb', buffering=0).read(614400))"; is_frame out.raw`,
+  },
+  {
+    name: "a static binary",
+    needs: ["g++"],
+    script: `cat > reader.cc <<'END'
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+int main(int, char** arguments) {
+  static char frame[614400];
+  const int device = open(arguments[1], O_RDONLY);
+  return read(device, frame, sizeof frame) == sizeof frame && write(1, frame, sizeof frame) > 0 ? 0 : 1;
+}
+END
+g++ -static reader.cc -o reader; ./reader $reads > out.raw; is_frame out.raw`,
+  },
+  {
+    name: "Node",
+    needs: ["node"],
+    script: `node -e "
+const fs = require('fs'), frame = Buffer.alloc(614400);
+fs.readSync(fs.openSync('$reads'), frame, 0, frame.length, null);
+fs.writeFileSync('out.raw', frame)"; is_frame out.raw`,
+  },
+  {
+    name: "shell, reading (head <)",
+    needs: ["head"],
+    script: "head -c 614400 < $reads > out.raw; is_frame out.raw",
+  },
+  {
+    name: "shell, writing (cat >)",
+    needs: ["cat"],
+    script: "(while cat loop.raw; do sleep 0.1; done > $writes) & read_back",
+  },
+];
