@@ -10,6 +10,8 @@ ensurePrograms({
   ffmpeg: "ffmpeg",
   "v4l2-ctl": "v4l-utils",
   fusermount3: "fuse3",
+  script: "bsdutils",
+  watch: "procps",
 });
 if (!existsSync("/dev/fuse")) fail("there is no /dev/fuse here: the tests mount for real");
 
