@@ -81,7 +81,7 @@ describe("in a run", () => {
       producer=$!
       ffmpeg -v error -f v4l2 -i /dev/video10 -frames:v 20 -enc_time_base -1 -f null - < /dev/null || cat producer.log
       script -qec "timeout -s INT 10 watch -n 2 'cat /sys/class/video4linux/video10/dynamic_buffer_stats'" watch.log > /dev/null < /dev/null &
-      for i in $(seq 1200); do grep -q 'Frames written' watch.log && break; sleep 0.05; done
+      for i in $(seq 1200); do grep -qs 'Frames written' watch.log && break; sleep 0.05; done
       kill -INT $producer
       wait $producer
       echo 1 | tee /sys/class/video4linux/video10/dynamic_buffer_reset_stats

@@ -30,7 +30,7 @@ mount --rbind dev-upper /dev
 # Copies of other tests' mounts vanish with the directories that they are on.
 mounts() { cut -d ' ' -f 5- /proc/self/mountinfo | grep -e '^/dev' -e '^/sys' -e "^$PWD" | sort | md5sum; }
 wait_for() { for i in $(seq 600); do eval "$1" && return; sleep 0.05; done; echo "in vain: $1"; }
-start() { $cli mount --system video_nr=10,77 dynamic_buffering=1 --mountpoint "$PWD/$1" < /dev/null > "$1.log" 2>&1 & daemon=$!; wait_for "grep -q Ctrl-C $1.log"; }
+start() { $cli mount --system video_nr=10,77 dynamic_buffering=1 --mountpoint "$PWD/$1" < /dev/null > "$1.log" 2>&1 & daemon=$!; wait_for "grep -qs Ctrl-C $1.log"; }
 before=$(mounts)
 `.replaceAll("\\$", "$");
 
