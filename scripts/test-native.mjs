@@ -10,10 +10,9 @@
 import { spawn } from "node:child_process";
 import { mkdirSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { availableParallelism } from "node:os";
-import { basename, dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { basename, join } from "node:path";
+import { ensurePrograms, root } from "./steps.mjs";
 
-const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const cache = join(root, "node_modules", ".cache", "test-native");
 const compiler = process.env.CXX ?? "g++";
 
@@ -105,6 +104,7 @@ async function main() {
   if (chosen !== undefined && !(chosen in sanitizers)) {
     throw new Error(`unknown sanitizer '${chosen}': address or thread`);
   }
+  ensurePrograms({ "g++": "g++", fusermount3: "fuse3" });
   const names = args.filter((arg) => !arg.startsWith("--"));
   const files = [
     ...sources("native", (name) => !name.startsWith("addon")),

@@ -79,10 +79,14 @@ describe("in a run", () => {
       cd "$TMPDIR"
       ffmpeg -f lavfi -i testsrc=size=640x480:rate=30 -pix_fmt yuyv422 -f v4l2 /dev/video10 < /dev/null 2> producer.log &
       producer=$!
-      ffmpeg -v error -f v4l2 -i /dev/video10 -frames:v 20 -enc_time_base -1 -f null - < /dev/null || cat producer.log
-      script -qec "timeout -s INT 10 watch -n 2 'cat /sys/class/video4linux/video10/dynamic_buffer_stats'" watch.log > /dev/null < /dev/null &
-      for i in $(seq 1200); do grep -qs 'Frames written' watch.log && break; sleep 0.05; done
+      timeout -k 5 60 ffmpeg -v error -f v4l2 -i /dev/video10 -frames:v 20 -enc_time_base -1 -f null - < /dev/null ||
+        { echo "the reader ended with $?"; cat producer.log; }
+      # watch may hang in the handler of the signal that ends it.
+      script -qec "timeout -k 5 -s INT 10 watch -n 2 'cat /sys/class/video4linux/video10/dynamic_buffer_stats'" watch.log > /dev/null < /dev/null &
+      for i in $(seq 600); do grep -qs 'Frames written' watch.log && break; sleep 0.05; done
       kill -INT $producer
+      for i in $(seq 600); do kill -0 $producer 2> /dev/null || break; sleep 0.05; done
+      kill -KILL $producer 2> /dev/null && { echo "the producer did not end"; cat producer.log; }
       wait $producer
       echo 1 | tee /sys/class/video4linux/video10/dynamic_buffer_reset_stats
       grep 'Frames written' /sys/class/video4linux/video10/dynamic_buffer_stats
