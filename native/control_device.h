@@ -35,7 +35,9 @@ constexpr unsigned kControlVersion = _IOR('~', 0, uint32_t);
 constexpr unsigned kControlAdd = _IOW('~', 1, ControlConfig);
 constexpr unsigned kControlRemove = _IOW('~', 2, uint32_t);
 constexpr unsigned kControlQuery = _IOWR('~', 3, ControlConfig);
-/// Before 0.14: the number is the argument itself.
+/// Before 0.14, and Debian 12's v4l2loopback-ctl: NULL asks for a device with defaults (the struct
+/// had another layout, and is refused); the number to remove is the argument itself.
+constexpr unsigned kControlAddByDefaults = 0x4C80;
 constexpr unsigned kControlRemoveByValue = 0x4C81;
 
 /// What must be done by whoever has the list of devices, and answered with

@@ -25,6 +25,10 @@ void FuseSession::control_ioctl(const Request& request, uint32_t command, const 
         return reply_ioctl(request, -EINVAL, nullptr, 0);
       call.adds = true;
       break;
+    case kControlAddByDefaults:
+      if (address != 0) return reply_ioctl(request, -ENOTTY, nullptr, 0);
+      call.adds = true;
+      break;
     case kControlRemove: {
       uint32_t number;
       memcpy(&number, argument, sizeof number);

@@ -25,6 +25,7 @@
 #include <thread>
 #include <vector>
 
+#include "../control_device.h"
 #include "../device_inode.h"
 
 // Debian 12's headers lack the newest.
@@ -198,8 +199,31 @@ bool answer_statfs(const Question& asked, uint64_t address) {
   return write_memory(asked.tid, address, &told, sizeof told);
 }
 
+/// v4l2loopback-ctl names the device to remove by the argument itself, and asks for a new one by
+/// NULL, though both request numbers claim a pointer: of a file of ours the kernel would read that
+/// address, and refuse. A pointer that can be read is the kernel's to bring.
+bool answer_control(const Question& asked, unsigned request, uint64_t argument,
+                    seccomp_notif_resp* response) {
+  const Descriptor file = find(asked);
+  struct stat found;
+  const auto device = device_of(file.get(), &found);
+  if (!device.has_value() || to_inode(*device) != to_inode(kControlInode)) return false;
+  char byte;
+  iovec local{&byte, 1};
+  iovec remote{reinterpret_cast<void*>(argument), 1};
+  if (process_vm_readv(asked.tid, &local, 1, &remote, 1, 0) == 1) return false;
+  if (request == kControlAdd && argument != 0) return false;
+  const Descriptor control(open(from_everywhere(asked).c_str(), O_RDONLY | O_CLOEXEC));
+  ControlConfig defaults;
+  const int result = request == kControlAdd ? ioctl(control.get(), kControlAdd, &defaults)
+                                            : ioctl(control.get(), kControlRemoveByValue, argument);
+  response->val = result;
+  response->error = result < 0 ? -errno : 0;
+  return true;
+}
+
 /// True: the call has its answer.
-bool answer(const seccomp_notif& notice) {
+bool answer(const seccomp_notif& notice, seccomp_notif_resp* response) {
   const auto& args = notice.data.args;
   Question asked{static_cast<pid_t>(notice.pid), true, AT_FDCWD, "", true};
   const auto path_at = [&](int index) { return read_string(asked.tid, args[index], &asked.path); };
@@ -237,6 +261,10 @@ bool answer(const seccomp_notif& notice) {
       asked.by_path = false;
       asked.directory = static_cast<int>(args[0]);
       return answer_statfs(asked, args[1]);
+    case SYS_ioctl:
+      asked.by_path = false;
+      asked.directory = static_cast<int>(args[0]);
+      return answer_control(asked, static_cast<unsigned>(args[1]), args[2], response);
     default:
       return false;
   }
@@ -274,7 +302,7 @@ class Answering {
       if (++busy_ == threads_ && threads_ < kMostThreads) add_thread();
       std::fill(response_bytes.begin(), response_bytes.end(), 0);
       response.id = notice.id;
-      if (!answer(notice)) response.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
+      if (!answer(notice, &response)) response.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
       ioctl(listener_, SECCOMP_IOCTL_NOTIF_SEND, &response);
       --busy_;
     }
@@ -289,20 +317,25 @@ class Answering {
 }  // namespace
 
 int install_stat_filter() {
+  const sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+  const sock_filter notify = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF);
   std::vector<sock_filter> program = {
       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, arch)),
       BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, kArchitecture, 1, 0),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+      allow,
       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
   };
-  const size_t count = std::size(kWatched);
-  for (size_t i = 0; i < count; ++i) {
-    const auto to_notify = static_cast<uint8_t>(count - i);
-    program.push_back(
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, static_cast<uint32_t>(kWatched[i]), to_notify, 0));
+  for (const int number : kWatched) {
+    program.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, static_cast<uint32_t>(number), 0, 1));
+    program.push_back(notify);
   }
-  program.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
-  program.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF));
+  // Of ioctls, two requests alone.
+  program.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ioctl, 0, 4));
+  program.push_back(BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, args[1])));
+  program.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, kControlRemove, 1, 0));
+  program.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, kControlAdd, 0, 1));
+  program.push_back(notify);
+  program.push_back(allow);
   sock_fprog filter{static_cast<unsigned short>(program.size()), program.data()};
   // Without the first, a program that takes many signals may never get its answer (Linux 5.19);
   // the second spares it a slow-down that has nothing to do with us.

@@ -208,14 +208,42 @@ void Places::show_in_sys() {
   umask(mask);
 }
 
+void Places::show_in_udev() {
+  const mode_t mask = umask(0);
+  note_devices_for_udev();
+  if (!is_directory("/run/udev/data")) {
+    // No udev here: /run is covered, so that the host gets no directory of ours.
+    cover("/run");
+    make_directory("/run/udev");
+    make_directory("/run/udev/data");
+    bind(udev_notes(), "/run/udev/data");
+  } else {
+    overlay("/run/udev/data", udev_notes());
+  }
+  umask(mask);
+}
+
+void Places::note_devices_for_udev() const {
+  make_directory(udev_notes());
+  const std::string links = root_ + "/sys/dev/char";
+  for (const auto& [numbers, type] : entries(links)) {
+    std::string label;
+    std::getline(std::ifstream(links + "/" + numbers + "/name"), label);
+    std::ofstream(udev_notes() + "/c" + numbers)
+        << "I:1\nE:ID_V4L_VERSION=2\nE:ID_V4L_PRODUCT=" << label
+        << "\nE:ID_V4L_CAPABILITIES=:capture:video_output:\nV:1\n";
+  }
+}
+
 void Places::follow_devices() {
   const std::vector<Entry> ours = entries(root_ + "/dev");
   // None at all: the daemon has gone, and its devices with it.
   if (ours.empty()) return;
   for (const auto& [name, type] : ours) {
     const std::string link = "/dev/" + name, target = root_ + "/dev/" + name;
-    if (symlink(target.c_str(), link.c_str()) == 0)
-      undo_.push_back([target, link] { remove_link(target, link); });
+    if (symlink(target.c_str(), link.c_str()) != 0) continue;
+    undo_.push_back([target, link] { remove_link(target, link); });
+    if (is_directory(udev_notes())) note_devices_for_udev();
   }
   for (const auto& [name, type] : entries("/dev")) {
     const std::string link = "/dev/" + name, target = root_ + "/dev/" + name;

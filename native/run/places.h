@@ -1,13 +1,15 @@
 // The places where programs and scripts look for a video device: /dev/videoN and /sys. Puts a
 // daemon's files there, beside what the host has, and takes them away again.
 //
+// clang-format off
 //   /dev/videoN                       a link into the daemon's directory. Not a bind of the file:
-//   all
-//                                     opens of one bound file share an inode, and with it a lock
+//                                     all opens of one bound file share an inode, and with it a lock
 //   /sys/class/video4linux            ┐ a tmpfs over the directory above, in which all else is
-//   bound /sys/devices/virtual/video4linux  │ as it was, and our directory among it
+//   /sys/devices/virtual/video4linux  │ bound as it was, and our directory among it
 //   /sys/module/v4l2loopback          ┘
 //   /sys/dev/char                     an overlay: links only, nothing to be written
+//   /run/udev/data                    an overlay: what udev would have noted of our devices
+// clang-format on
 #pragma once
 
 #include <functional>
@@ -27,6 +29,9 @@ class Places {
   /// Throws where a device of the host's has the number of one of ours.
   void link_devices();
   void show_in_sys();
+  /// libudev lists what udev has a note of: GStreamer's device monitor asks it. Only for a private
+  /// namespace.
+  void show_in_udev();
   /// Links devices that were added since, and takes away the links of those that were removed.
   void follow_devices();
 
@@ -48,6 +53,8 @@ class Places {
   void cover(const std::string& place, const std::string& except = "");
   void put(const std::string& place, const std::string& name);
   void overlay(const std::string& place, const std::string& ours);
+  std::string udev_notes() const { return root_ + ".udev"; }
+  void note_devices_for_udev() const;
 
   std::string root_;
   std::vector<std::function<void()>> undo_;

@@ -100,6 +100,7 @@ int run(const std::string& joined, std::vector<std::string> daemon,
   Places places(root);
   places.link_devices();
   places.show_in_sys();
+  places.show_in_udev();
   look_up_anew();
   // So that our own commands find it.
   setenv("V4L2LOOPBACK_FUSE_MOUNTPOINT", root.c_str(), 1);

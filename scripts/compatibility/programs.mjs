@@ -8,7 +8,7 @@
 //   is_colour P what was seen in the picture P is that colour
 //   read_back   a frame read from $writes, by ffmpeg, is that one; ends the writer, $!
 
-const monitor = `gst-device-monitor-1.0 Video > out.txt; grep -q "$reads" out.txt`;
+const monitor = `gst-device-monitor-1.0 Video > out.txt; grep -q "device.path = $camera" out.txt`;
 const capture = (io) =>
   `gst-launch-1.0 -q v4l2src device=$reads num-buffers=3 io-mode=${io} ! filesink location=out.raw; is_frame out.raw`;
 const sink = (io) =>
@@ -49,6 +49,7 @@ kill $player'; is_colour out.png`,
   {
     name: "v4l2-ctl --list-devices",
     needs: ["v4l2-ctl"],
+    realPathOnly: true,
     script: "v4l2-ctl --list-devices 2> /dev/null | grep -q $reads",
   },
   {
@@ -89,15 +90,86 @@ timeout 10 ffmpeg -v error -f v4l2 -i $idle -frames:v 2 -f rawvideo -y out.raw; 
     name: "GStreamer v4l2sink, rw",
     needs: ["gst-launch-1.0"],
     script: sink("rw"),
-    remark: "GStreamer 1.22 writes nothing in this mode, to any device",
+    reason: "GStreamer 1.22 writes nothing in this mode, to any device",
   },
-  { name: "GStreamer device monitor", needs: ["gst-device-monitor-1.0"], script: monitor },
+  {
+    name: "GStreamer device monitor",
+    needs: ["gst-device-monitor-1.0"],
+    realPathOnly: true,
+    remark: "It lists devices of one direction: `exclusive_caps=1`",
+    script: monitor,
+  },
   { name: "OpenCV, by path", needs: ["convert"], script: opencv("'$reads'") },
   {
     name: "OpenCV, by index",
     needs: ["convert"],
     script: opencv("$(echo $reads | grep -o '[0-9]*$')"),
     realPathOnly: true,
+  },
+  {
+    name: "v4l2loopback-ctl 0.15 (add, delete, set-caps, set-fps)",
+    needs: ["v4l2loopback-ctl"],
+    // Debian 12 has 0.6, a script around other programs.
+    asks: "v4l2loopback-ctl --version 2>&1 | grep -q 'v0[.]1[5-9]'",
+    realPathOnly: true,
+    // It follows the link of a path and then knows no number: so numbers are given.
+    script: `
+added=$(v4l2loopback-ctl add)
+[ -e $added ] || sleep 2
+number=$(echo $added | grep -o '[0-9]*$')
+v4l2loopback-ctl set-caps $number UYVY:320x240@25/1
+grep UYVY:320x240@25 $sys/class/video4linux/video$number/format
+v4l2loopback-ctl set-fps $number 50
+grep @50 $sys/class/video4linux/video$number/format
+v4l2loopback-ctl delete $number
+! [ -e $sys/class/video4linux/video$number ]`,
+  },
+  {
+    name: "OBS virtual camera (Xvfb)",
+    needs: ["obs", "xvfb-run"],
+    realPathOnly: true,
+    // It takes the first device that lets it.
+    alone: true,
+    remark: "It asks for the kernel's module: `modinfo` and `pkexec` were replaced by `true`",
+    script: `
+mkdir -p bin home/.config/obs-studio/basic/profiles/Untitled home/.config/obs-studio/basic/scenes run
+chmod 700 run
+for each in modinfo pkexec; do ln -s /bin/true bin/$each; done
+export PATH=$PWD/bin:$PATH HOME=$PWD/home XDG_RUNTIME_DIR=$PWD/run
+cat > home/.config/obs-studio/global.ini <<'END'
+[General]
+FirstRun=true
+EnableAutoUpdates=false
+[Basic]
+Profile=Untitled
+ProfileDir=Untitled
+SceneCollection=Untitled
+SceneCollectionFile=Untitled
+END
+cat > home/.config/obs-studio/basic/profiles/Untitled/basic.ini <<'END'
+[General]
+Name=Untitled
+[Video]
+BaseCX=640
+BaseCY=480
+OutputCX=640
+OutputCY=480
+FPSCommon=30
+END
+cat > home/.config/obs-studio/basic/scenes/Untitled.json <<'END'
+{"name": "Untitled", "current_scene": "Scene", "current_program_scene": "Scene",
+ "scene_order": [{"name": "Scene"}], "sources": [
+  {"id": "scene", "name": "Scene", "settings": {"id_counter": 1, "items": [
+    {"name": "Colour", "id": 1, "visible": true, "pos": {"x": 0.0, "y": 0.0},
+     "scale": {"x": 1.0, "y": 1.0}, "bounds_type": 0}]}},
+  {"id": "color_source_v3", "versioned_id": "color_source_v3", "name": "Colour",
+   "settings": {"color": 4290797616, "width": 640, "height": 480}}]}
+END
+xvfb-run -a -s "-screen 0 1280x800x24" bash -c '
+obs --startvirtualcam --minimize-to-tray & camera=$!
+for i in $(seq 100); do grep -q capture $sys/class/video4linux/video13/state && break; sleep 0.2; done
+timeout 20 ffmpeg -v error -y -f v4l2 -i $idle -frames:v 5 -update 1 out.png
+kill -9 $camera'; is_colour out.png`,
   },
   {
     name: "Chromium getUserMedia (headless)",

@@ -1,5 +1,7 @@
 // `npm run compatibility`: runs each program of programs.mjs for real, as root and as an ordinary
 // user, on the mounted directory and at the real path, and writes docs/compatibility.md.
+// `npm run compatibility -- WORD…`: those alone whose names have one of the words, and writes
+// nothing but their rows to standard output.
 import { spawnSync } from "node:child_process";
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { release, tmpdir } from "node:os";
@@ -17,9 +19,10 @@ const ways = [
   { name: "user, in `run`", user: true, real: true },
 ];
 const cli = join(root, "dist/cli/main.js");
-const parameters = "devices=4 video_nr=10,11,12,13 exclusive_caps=0,1,0,1 dynamic_buffering=1";
+const together = "devices=4 video_nr=10,11,12,13 exclusive_caps=0,1,0,1 dynamic_buffering=1";
+const alone = "video_nr=13 exclusive_caps=1 dynamic_buffering=1";
 
-const prelude = `
+const functions = `
 is_frame() { [ -s $1 ] && tail -c 614400 $1 | cmp -s - ref.raw; }
 is_colour() { convert $1 -gravity center -crop 100x100+0+0 -scale 1x1! -depth 8 rgb:pixel && node -e '
   const seen = require("fs").readFileSync("pixel");
@@ -27,6 +30,8 @@ is_colour() { convert $1 -gravity center -crop 100x100+0+0 -scale 1x1! -depth 8 
 read_back() { local writer=$! code=0; timeout 20 ffmpeg -v error -f v4l2 -i $writes -frames:v 2 -f rawvideo -y out.raw < /dev/null; is_frame out.raw || code=1; kill $writer; wait $writer 2> /dev/null || true; return $code; }
 export -f is_frame is_colour
 export reads=$dev/video10 camera=$dev/video11 writes=$dev/video12 idle=$dev/video13
+`;
+const producers = `
 produce() { ffmpeg -v error -re -f lavfi -i color=c=0x3060C0:size=640x480:rate=30 -pix_fmt yuyv422 -f v4l2 $1 < /dev/null & }
 produce $reads; first=$!
 produce $camera; second=$!
@@ -36,7 +41,7 @@ for i in $(seq 300); do cat ref.raw; done > loop.raw
 `;
 
 /** One bash script for a way: a line `RESULT <index> <exit code> <reason>` for each program. */
-function script(way, chosen) {
+function script(way, chosen, parameters) {
   const steps = programs.map((program, at) =>
     chosen.has(at)
       ? `mkdir ${at}; ln ref.raw loop.raw ${at}; cd ${at}; cat > script.sh <<'PROGRAM'\n${program.script}\nPROGRAM
@@ -44,8 +49,9 @@ function script(way, chosen) {
 printf 'RESULT ${at} %s %s\\n' $code "$(tail -n 1 log.txt | cut -c 1-150)"; cd ..`
       : "",
   );
-  const timed = `timed() { (sleep 40; kill -9 -$1 2> /dev/null) & local timer=$!; wait $1; local code=$?; kill $timer 2> /dev/null; return $code; }`;
-  const work = `${prelude}\n${timed}\nset -m\n${steps.join("\n")}\nkill $first $second`;
+  const timed = `timed() { (sleep 60; kill -9 -$1 2> /dev/null) & local timer=$!; wait $1; local code=$?; kill $timer 2> /dev/null; return $code; }`;
+  const [begin, end] = parameters === together ? [producers, "kill $first $second"] : ["", ""];
+  const work = `${functions}${begin}\n${timed}\nset -m\n${steps.join("\n")}\n${end}`;
   if (way.real) return `export dev=/dev sys=/sys\n${work}`;
   return `
 node ${cli} mount ${parameters} --mountpoint "$PWD/m" < /dev/null > mount.log 2>&1 & daemon=$!
@@ -55,10 +61,10 @@ ${work}
 kill $daemon; wait $daemon`;
 }
 
-function runWay(way, chosen) {
+function runWay(way, chosen, parameters) {
   const folder = mkdtempSync(join(tmpdir(), "v4l2loopback-matrix-"));
   chmodSync(folder, 0o777);
-  writeFileSync(join(folder, "way.sh"), script(way, chosen), { mode: 0o755 });
+  writeFileSync(join(folder, "way.sh"), script(way, chosen, parameters), { mode: 0o755 });
   const command = way.real ? `node ${cli} run ${parameters} -- bash ./way.sh` : "bash ./way.sh";
   const asUser = `
 mount -t tmpfs -o mode=755,dev none /mnt && mknod -m 666 /mnt/fuse c 10 229
@@ -71,20 +77,34 @@ exec setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=${folder} XDG_R
   );
   const results = new Map();
   for (const [, at, code, reason] of done.stdout.matchAll(/^RESULT (\d+) (\d+) ?(.*)$/gm)) {
-    results.set(Number(at), { code: Number(code), reason });
+    results.set(Number(at), { code: Number(code), reason: reason.replaceAll(folder, "DIR") });
   }
   if (process.env.KEEP) say(`kept ${folder}`);
   else rmSync(folder, { recursive: true, force: true });
   return results;
 }
 
+const wanted = process.argv.slice(2);
+const isWanted = ({ name }) => wanted.length === 0 || wanted.some((word) => name.includes(word));
+const isInstalled = ({ needs, asks = "true" }) =>
+  needs.every(onPath) && spawnSync("bash", ["-c", asks]).status === 0;
 const installed = new Set(
-  programs.flatMap((program, at) => (program.needs.every(onPath) ? [at] : [])),
+  programs.flatMap((program, at) => (isWanted(program) && isInstalled(program) ? [at] : [])),
 );
 const columns = ways.map((way) => {
   say(`${way.name} …`);
   const chosen = new Set([...installed].filter((at) => way.real || !programs[at].realPathOnly));
-  return { way, chosen, results: runWay(way, chosen) };
+  const those = (keep) => new Set([...chosen].filter((at) => keep(programs[at])));
+  const results = runWay(
+    way,
+    those((program) => !program.alone),
+    together,
+  );
+  for (const program of programs.filter((each) => each.alone)) {
+    const own = those((each) => each === program);
+    if (own.size > 0) for (const [at, result] of runWay(way, own, alone)) results.set(at, result);
+  }
+  return { way, chosen, results };
 });
 
 function cell({ chosen, results }, at) {
@@ -93,7 +113,7 @@ function cell({ chosen, results }, at) {
   const result = results.get(at);
   if (result === undefined) return "no: it did not end";
   if (result.code === 0) return "works";
-  if (programs[at].remark) return `no: ${programs[at].remark}`;
+  if (programs[at].reason) return `no: ${programs[at].reason}`;
   return `no${result.reason ? `: ${result.reason.replaceAll("|", "\\|")}` : ""}`;
 }
 
@@ -106,10 +126,14 @@ function verdict(at) {
   return cells.slice(2).every((each) => each === "works") ? "works in `run`" : "does not";
 }
 
-const rows = programs.map(
-  (program, at) =>
-    `| ${program.name} | ${verdict(at)} | ${columns.map((column) => cell(column, at)).join(" | ")} |`,
-);
+const rows = programs.map((program, at) => {
+  const name = program.remark ? `${program.name}. ${program.remark}` : program.name;
+  return `| ${name} | ${verdict(at)} | ${columns.map((column) => cell(column, at)).join(" | ")} |`;
+});
+if (wanted.length > 0) {
+  process.stdout.write(`${rows.filter((_, at) => isWanted(programs[at])).join("\n")}\n`);
+  process.exit();
+}
 const version = (command) =>
   spawnSync("bash", ["-c", command], { encoding: "utf8" }).stdout.trim().split("\n")[0];
 writeFileSync(
@@ -119,7 +143,8 @@ writeFileSync(
 Written by \`npm run compatibility\`, which runs each program for real, as it is, and compares the
 pixels that came out with those that went in (what runs: \`scripts/compatibility/programs.mjs\`).
 Linux ${release()}; ${version("ffmpeg -version | cut -d ' ' -f 1-3")}; ${version("v4l2-ctl --version")};
-${version("gst-launch-1.0 --version || echo no GStreamer")}; ${version("chromium --version 2> /dev/null || echo no Chromium")}.
+${version("gst-launch-1.0 --version || echo no GStreamer")}; ${version("chromium --version 2> /dev/null || echo no Chromium")};
+${version("obs --version || echo no OBS")}; ${version("v4l2loopback-ctl --version 2>&1 || echo no v4l2loopback-ctl")}.
 
 "Mounted directory" names the device below the mountpoint; in \`run\` it is \`/dev/videoN\`, and a
 character device to see. A dash: the program can't be told of another path.

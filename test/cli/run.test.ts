@@ -286,6 +286,23 @@ test("devices that come and go are followed", async () => {
   );
 });
 
+test("the control device takes what v4l2loopback-ctl passes: a number, and NULL", async () => {
+  const done = await inside(`python3 -c '
+import errno, fcntl, os
+control = os.open("/dev/v4l2loopback", os.O_RDWR)
+ADD, REMOVE = 0x40487e01, 0x40047e02
+added = fcntl.ioctl(control, ADD, 0)
+print(added, open("/sys/class/video4linux/video%d/name" % added).read(), end="")
+print(fcntl.ioctl(control, REMOVE, added))
+try:
+    fcntl.ioctl(control, REMOVE, added)
+except OSError as error:
+    print(errno.errorcode[error.errno])
+'`);
+  expect(done.stderr).toContain("the control device refuses: there is no video0");
+  expect(done.stdout).toBe("0 Dummy video device (0x0000)\n0\nENODEV\n");
+});
+
 test("an ordinary user has all of it", async () => {
   const done = await asOrdinaryUser(
     folder,
