@@ -12,6 +12,11 @@
 
 namespace loopback {
 
+namespace {
+// Far more than there are requests between being read and being dispatched.
+constexpr size_t kMostEarlyInterrupts = 1024;
+}  // namespace
+
 bool FuseSession::dispatch_file(const Incoming& in) {
   const Request request = request_of(in);
   switch (in.header->opcode) {
@@ -35,9 +40,10 @@ bool FuseSession::dispatch_file(const Incoming& in) {
       if (opened == nullptr) {
         reply_error(request, control_files_.contains(write->fh) ? EINVAL : EBADF);
       } else {
+        writer_repeats_ = last_writer_ == write->fh;
         last_writer_ = write->fh;
         opened->device->write(opened->opener, request, in.first, in.rest,
-                              static_cast<int>(write->flags));
+                              static_cast<int>(write->flags), &in.reader->slot);
       }
       return true;
     }
@@ -51,11 +57,10 @@ bool FuseSession::dispatch_file(const Incoming& in) {
       release(in);
       return true;
     case FUSE_INTERRUPT: {
-      // Either the request waits with a device, or it has been answered.
-      const auto* interrupt = reinterpret_cast<const fuse_interrupt_in*>(in.body);
-      for (auto& [number, device] : devices_) {
-        if (device->interrupt(interrupt->unique)) break;
-      }
+      const auto* wanted = reinterpret_cast<const fuse_interrupt_in*>(in.body);
+      if (interrupt(wanted->unique)) return true;
+      early_interrupts_.push_back(wanted->unique);
+      if (early_interrupts_.size() > kMostEarlyInterrupts) early_interrupts_.pop_front();
       return true;
     }
     case FUSE_NOTIFY_REPLY:
@@ -75,6 +80,12 @@ bool FuseSession::dispatch_file(const Incoming& in) {
     default:
       return false;
   }
+}
+
+// False: no device holds such a request.
+bool FuseSession::interrupt(uint64_t unique) {
+  return std::any_of(devices_.begin(), devices_.end(),
+                     [unique](auto& each) { return each.second->interrupt(unique); });
 }
 
 FuseSession::OpenFile* FuseSession::file(uint64_t handle) {

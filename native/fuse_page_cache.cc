@@ -20,7 +20,7 @@ namespace {
 constexpr size_t kPage = 4096;
 }
 
-// A store waits for a page that is under a fault, which only the session's thread can answer: so
+// A store waits for a page that is under a fault, which only a session's thread can answer: so
 // stores have a thread of their own.
 void FuseSession::show(const Opener& opener, std::shared_ptr<Window::Region> region, size_t bytes,
                        std::function<void()> then) {

@@ -2,11 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
-#include <pthread.h>
-#include <signal.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -23,8 +19,6 @@ namespace loopback {
 namespace {
 
 constexpr size_t kPage = 4096;
-// The largest request but WRITE and NOTIFY_REPLY: an ioctl brings at most 16 KiB.
-constexpr size_t kSmallRequest = 64 * 1024;
 
 // As many pages a request as the system allows (Linux 6.13 and later say; 256 before).
 uint32_t max_pages() {
@@ -52,7 +46,6 @@ FuseSession::FuseSession(SessionOptions options) : options_(std::move(options)) 
   mount.mountpoint = options_.mountpoint;
   mount.allow_other = options_.allow_other;
   fd_ = mount_fuse(mount);
-  wake_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   started_seconds_ = static_cast<uint64_t>(time(nullptr));
   try {
     initialize();
@@ -60,37 +53,27 @@ FuseSession::FuseSession(SessionOptions options) : options_(std::move(options)) 
   } catch (...) {
     unmount_fuse(options_.mountpoint);
     close(fd_);
-    close(wake_fd_);
     throw;
   }
-  // Signals are for the thread that runs JavaScript.
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  thread_ = std::thread([this] { run(); });
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  start_threads();
 }
 
-FuseSession::~FuseSession() {
-  stop();
-  close(wake_fd_);
-}
+FuseSession::~FuseSession() { stop(); }
 
 // The first request of a mount is INIT; it is answered before anything else may be asked.
 void FuseSession::initialize() {
   const uint32_t pages = max_pages();
   max_write_ = pages * kPage;
-  header_.resize(kSmallRequest);
-  scratch_.resize(max_write_ + kSmallRequest);
+  std::vector<uint8_t> request(max_write_ + kPage);
   ssize_t size;
   do {
-    size = ::read(fd_, scratch_.data(), scratch_.size());
+    size = ::read(fd_, request.data(), request.size());
   } while (size < 0 && (errno == EINTR || errno == EAGAIN));
-  const auto* header = reinterpret_cast<const fuse_in_header*>(scratch_.data());
+  const auto* header = reinterpret_cast<const fuse_in_header*>(request.data());
   if (size < static_cast<ssize_t>(sizeof *header) || header->opcode != FUSE_INIT)
     throw MountError(size < 0 ? errno : EPROTO, "the kernel did not begin with FUSE_INIT");
   fuse_init_in in{};
-  memcpy(&in, scratch_.data() + sizeof *header,
+  memcpy(&in, request.data() + sizeof *header,
          std::min(sizeof in, static_cast<size_t>(size) - sizeof *header));
   uint64_t offered = in.flags;
   if ((in.flags & FUSE_INIT_EXT) != 0) offered |= static_cast<uint64_t>(in.flags2) << 32;
@@ -116,7 +99,6 @@ void FuseSession::initialize() {
   // 1: a backing file lies on a file system that is not stacked itself.
   out.max_stack_depth = passthrough_offered_ ? 1 : 0;
   send(header->unique, 0, &out, sizeof out);
-  fcntl(fd_, F_SETFL, fcntl(fd_, F_GETFL) | O_NONBLOCK);
 }
 
 // INIT grants passthrough even where it will be refused; only the ioctl tells.
@@ -192,17 +174,15 @@ std::vector<uint32_t> FuseSession::device_numbers() {
 }
 
 void FuseSession::kick() {
-  kicked_ = true;
-  const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t written = ::write(wake_fd_, &one, sizeof one);
+  {
+    auto guard = lock();
+    kicked_ = true;
+  }
+  clock_changed_.notify_one();
 }
 
 void FuseSession::stop() {
-  if (thread_.joinable()) {
-    stopping_ = true;
-    kick();
-    thread_.join();
-  }
+  join_threads();
   if (fd_ < 0) return;
   {
     auto guard = lock();
@@ -225,91 +205,14 @@ void FuseSession::stop() {
   devices_.clear();
 }
 
-void FuseSession::run() {
-  pthread_setname_np(pthread_self(), "v4l2-session");
-  while (!stopping_) {
-    if (read_request()) continue;
-    if (unmounted_) break;
-    if (kicked_.exchange(false)) {
-      uint64_t count;
-      [[maybe_unused]] const ssize_t drained = ::read(wake_fd_, &count, sizeof count);
-      auto guard = lock();
-      for (auto& [number, device] : devices_) device->expire();
-    }
-    const Nanoseconds deadline = next_deadline();
-    timespec wait;
-    timespec* timeout = nullptr;
-    if (deadline != kNever) {
-      const Nanoseconds left = std::max<Nanoseconds>(deadline - monotonic_now(), 0);
-      wait = {left / kSecond, left % kSecond};
-      timeout = &wait;
-    }
-    pollfd watched[] = {{fd_, POLLIN, 0}, {wake_fd_, POLLIN, 0}};
-    ppoll(watched, 2, timeout, nullptr);
-    const Nanoseconds now = monotonic_now();
-    if (deadline <= now) {
-      auto guard = lock();
-      for (auto& [number, device] : devices_) {
-        if (device->next_deadline() <= now) device->expire();
-      }
-    }
-  }
-  if (!stopping_ && options_.ended) options_.ended();
-}
-
-Nanoseconds FuseSession::next_deadline() {
-  auto guard = lock();
-  Nanoseconds deadline = kNever;
-  for (const auto& [number, device] : devices_)
-    deadline = std::min(deadline, device->next_deadline());
-  return deadline;
-}
-
-// False: none was there, or the mount has ended.
-bool FuseSession::read_request() {
-  V4l2Device::Landing landing;
-  {
-    auto guard = lock();
-    if (OpenFile* writer = file(last_writer_)) landing = writer->device->landing(writer->opener);
-  }
-  // The payload of a WRITE starts after its two structs; what other requests have there is put
-  // together again below.
-  iovec parts[3] = {{header_.data(), kWriteHeaderBytes},
-                    {landing.data, landing.capacity},
-                    {scratch_.data(), scratch_.size()}};
-  const ssize_t size = readv(fd_, parts, 3);
-  if (size < 0) {
-    // ENOENT: the request was interrupted before we had it.
-    if (errno == ENODEV) unmounted_ = true;
-    return errno == EINTR || errno == ENOENT;
-  }
-  const size_t total = static_cast<size_t>(size);
-  if (total < sizeof(fuse_in_header)) return true;
-  Incoming in{};
-  in.header = reinterpret_cast<const fuse_in_header*>(header_.data());
-  in.body = header_.data() + sizeof(fuse_in_header);
-  in.body_size = std::min(total, header_.size()) - sizeof(fuse_in_header);
-  const size_t payload = total > kWriteHeaderBytes ? total - kWriteHeaderBytes : 0;
-  const size_t landed = std::min(payload, landing.capacity);
-  if (in.header->opcode == FUSE_WRITE || in.header->opcode == FUSE_NOTIFY_REPLY) {
-    in.body_size = kWriteHeaderBytes - sizeof(fuse_in_header);
-    in.first = {landing.data, landed};
-    in.rest = {scratch_.data(), payload - landed};
-    if (landed == 0) in.first = std::exchange(in.rest, {});
-  } else if (payload > 0) {
-    const size_t kept = std::min(payload, header_.size() - kWriteHeaderBytes);
-    const size_t from_landing = std::min(kept, landed);
-    if (from_landing > 0) memcpy(header_.data() + kWriteHeaderBytes, landing.data, from_landing);
-    memcpy(header_.data() + kWriteHeaderBytes + from_landing, scratch_.data(), kept - from_landing);
-  }
-  auto guard = lock();
-  dispatch(in);
-  return true;
-}
-
 void FuseSession::dispatch(const Incoming& in) {
-  if (dispatch_file(in) || dispatch_directory(in)) return;
-  reply_error(request_of(in), ENOSYS);
+  if (!dispatch_file(in) && !dispatch_directory(in)) reply_error(request_of(in), ENOSYS);
+  if (early_interrupts_.empty()) return;
+  const auto early =
+      std::find(early_interrupts_.begin(), early_interrupts_.end(), in.header->unique);
+  if (early == early_interrupts_.end()) return;
+  early_interrupts_.erase(early);
+  interrupt(in.header->unique);
 }
 
 Request FuseSession::request_of(const Incoming& in) const {
@@ -358,6 +261,12 @@ void FuseSession::reply_ioctl(const Request& request, int32_t result, const void
 void FuseSession::notify_poll(uint64_t poll_handle) {
   fuse_notify_poll_wakeup_out out{poll_handle};
   send(0, FUSE_NOTIFY_POLL, &out, sizeof out);
+}
+
+void FuseSession::wake_at(Nanoseconds deadline) {
+  if (deadline >= clock_at_) return;
+  clock_at_ = deadline;
+  clock_changed_.notify_one();
 }
 
 void FuseSession::run_aside(std::function<void()> work) {

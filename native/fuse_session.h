@@ -1,6 +1,6 @@
-// One FUSE mount with all device files in it, served by one thread.
+// One FUSE mount with all device files in it.
 //
-//   /dev/fuse ─ readv ─▶ header │ payload, already where it belongs (V4l2Device::landing)
+//   /dev/fuse ─ readv ─▶ header │ payload, in a slot that becomes the frame's
 //                           │
 //                  dispatch ├─▶ fuse_directory.cc   lookup, getattr, readdir, …
 //                           ├─▶ fuse_control.cc     the control device's ioctls
@@ -8,14 +8,16 @@
 //                                    │
 //   /dev/fuse ◀─ writev ── reply ◀───┘  at once, or later by `unique` for what had to wait
 //
-// The thread never waits for anything but requests, deadlines and wake-ups, and never calls
-// JavaScript. Everything else may be called from any thread.
+// Several threads read requests, so that the kernel copies one frame in while another goes out;
+// what they do with a request they do under one lock. They wait for requests alone, and never call
+// JavaScript. One more thread waits for deadlines. Everything else may be called from any thread.
 #pragma once
 
 #include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <functional>
+#include <list>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -42,9 +44,10 @@ struct SessionOptions {
   /// Unset: the best that the kernel grants.
   std::optional<IoMode> io_mode;
   DeviceLog log;
-  /// Called on the session's thread if the mount ends other than by `stop`.
+  /// Called on a thread of the session's if the mount ends other than by `stop`.
   std::function<void()> ended;
-  /// Called on the session's thread, under its lock: to be answered later, by `answer_control`.
+  /// Called on a thread of the session's, under its lock: to be answered later, by
+  /// `answer_control`.
   std::function<void(const ControlCall&)> control;
 };
 
@@ -60,13 +63,12 @@ class FuseSession : public Answers {
   V4l2Device* add_device(DeviceSetup setup);
   /// 0, ENODEV or, while somebody has it open, EBUSY.
   int remove_device(uint32_t number);
-  /// nullptr: there is none of that number.
   /// Null where there is none. Call, and use, under `lock`.
   V4l2Device* device(uint32_t number);
   std::vector<uint32_t> device_numbers();
   /// `result` is what the caller's ioctl(2) returns, or a negative errno.
   void answer_control(uint64_t ticket, int32_t result);
-  /// Ends every parked request with an error, unmounts and joins the thread.
+  /// Ends every parked request with an error, unmounts and joins the threads.
   void stop();
 
   /// For calls from other threads: under this lock nothing else touches a device.
@@ -80,6 +82,7 @@ class FuseSession : public Answers {
   void reply_written(const Request& request, uint32_t bytes) override;
   void reply_ioctl(const Request& request, int32_t result, const void* data, size_t size) override;
   void notify_poll(uint64_t poll_handle) override;
+  void wake_at(Nanoseconds deadline) override;
   void show(const Opener& opener, std::shared_ptr<Window::Region> region, size_t bytes,
             std::function<void()> then) override;
   void fetch(const Opener& opener, std::shared_ptr<Window::Region> region, size_t bytes,
@@ -103,8 +106,18 @@ class FuseSession : public Answers {
     V4l2Device* device;
     Opener* opener;
   };
+  /// A thread that reads requests, and where they are read to.
+  struct Reader {
+    std::vector<uint8_t> header;   // A request's first bytes and, but for WRITE, all of it.
+    std::vector<uint8_t> scratch;  // What does not land.
+    Slot* slot = nullptr;          // Nobody else sees what lands in it.
+    size_t landing_bytes = 0;      // How much of `slot` the next request may fill.
+    std::atomic<bool> ended{false};
+    std::thread thread;
+  };
   /// One request as it was read: the header and what follows it, in two pieces.
   struct Incoming {
+    Reader* reader;
     const fuse_in_header* header;
     const uint8_t* body;  // After the header; whole, but for WRITE and NOTIFY_REPLY.
     size_t body_size;
@@ -114,12 +127,17 @@ class FuseSession : public Answers {
   void initialize();
   void choose_io_mode();
   bool open_backing(int fd, int32_t* id);
-  void run();
-  bool read_request();
   void dispatch(const Incoming& in);
   void send(uint64_t unique, int error, const void* data = nullptr, size_t size = 0,
             const void* more = nullptr, size_t more_size = 0);
-  Nanoseconds next_deadline();
+
+  // fuse_threads.cc
+  void start_threads();
+  void join_threads();
+  void read_requests(Reader* reader);
+  bool read_request(Reader* reader);
+  void prepare_landing(Reader* reader);
+  void keep_time();
 
   // fuse_directory.cc
   bool dispatch_directory(const Incoming& in);
@@ -159,6 +177,7 @@ class FuseSession : public Answers {
 
   // fuse_file.cc
   bool dispatch_file(const Incoming& in);
+  bool interrupt(uint64_t unique);
   void open(const Incoming& in);
   void release(const Incoming& in);
   void ioctl(const Incoming& in);
@@ -170,7 +189,6 @@ class FuseSession : public Answers {
   SessionOptions options_;
   IoMode io_mode_ = IoMode::kReadWrite;
   int fd_ = -1;
-  int wake_fd_ = -1;
   bool passthrough_offered_ = false;
   bool mmap_offered_ = false;
   uint32_t max_write_ = 0;
@@ -184,10 +202,20 @@ class FuseSession : public Answers {
   std::unordered_map<uint64_t, Request> control_calls_;   // By ticket.
   uint64_t next_node_ = 2;                                // 1 is the directory.
   uint64_t next_file_ = 1;
-  uint64_t last_writer_ = 0;  // The file whose next bytes are expected.
+  uint64_t last_writer_ = 0;     // The file whose next bytes are expected.
+  bool writer_repeats_ = false;  // It wrote the time before as well.
+  // INTERRUPTs that found nothing: their request has been answered, or another thread has just read
+  // it and is yet to dispatch it.
+  std::deque<uint64_t> early_interrupts_;
   std::atomic<bool> stopping_{false};
-  std::atomic<bool> kicked_{false};
   std::atomic<uint32_t> aside_{0};
+
+  std::list<Reader> readers_;
+  std::thread clock_;
+  std::condition_variable clock_changed_;
+  Nanoseconds clock_at_ = kNever;
+  bool kicked_ = false;
+  std::atomic<bool> end_told_{false};
 
   std::deque<Store> stores_;
   std::condition_variable stores_changed_;
@@ -196,10 +224,7 @@ class FuseSession : public Answers {
   std::map<uint64_t, Retrieval> retrievals_;
   uint64_t next_retrieval_ = 1;
 
-  std::vector<uint8_t> header_;   // A request's first bytes and, but for WRITE, all of it.
-  std::vector<uint8_t> scratch_;  // What does not land.
-  std::thread thread_;
-  bool unmounted_ = false;
+  std::atomic<bool> unmounted_{false};
 };
 
 }  // namespace loopback

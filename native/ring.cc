@@ -104,22 +104,9 @@ bool Ring::has_room(Producer* producer, size_t bytes, Nanoseconds now, Nanosecon
   return room_for_claim(producer, round_to_pages(bytes), now, retry_at) != ClaimAnswer::kFull;
 }
 
-Slot* Ring::borrow(size_t bytes) {
-  std::lock_guard lock(mutex_);
-  bool mapped;
-  if (slots_.cached_count() == 0 && setup_.allow_mapping && !setup_.allow_mapping(bytes))
-    return nullptr;
-  return slots_.acquire(bytes, &mapped);
-}
-
-void Ring::give_back(Slot* slot) {
-  std::lock_guard lock(mutex_);
-  slots_.put_back(slot);
-  want_housekeeping();
-}
-
 Slot* Ring::exchange(Claim* claim, Slot* slot) {
   std::lock_guard lock(mutex_);
+  slots_.exchange(claim->slot, slot);
   return std::exchange(claim->slot, slot);
 }
 

@@ -13,9 +13,9 @@
 // - Broadcast. Every consumer is owed every frame published after it joined, in order, and takes it
 //   with a cursor of its own. A frame's slot is free once nobody owes it and nobody reads it.
 // - A frame is claimed before its first byte and published whole, or aborted and never seen.
-// - Dynamic: `size` bytes bound `used`, double up to `max` and halve down to `min`. A resize
-// changes
-//   that one number; it moves no frame. Static: the last `max_buffers` frames.
+// - Dynamic: `size` bytes bound `used`, double up to `max` and halve down to `min`. A resize moves
+// no
+//   frame: it changes that one number. Static: the last `max_buffers` frames.
 // - Loss is an outcome that is counted, not an error. For every consumer, at any moment:
 //   published = delivered + dropped + owed + left.
 //
@@ -186,11 +186,8 @@ class Ring {
                     Nanoseconds* retry_at);
   /// Whether a claim would be granted, with the same effect on who has stalled.
   bool has_room(Producer* producer, size_t bytes, Nanoseconds now, Nanoseconds* retry_at);
-  /// A slot outside of every claim, into which bytes may land before their claim is granted.
-  /// nullptr: refused. It goes back by `give_back`, or into a claim by `exchange`.
-  Slot* borrow(size_t bytes);
-  void give_back(Slot* slot);
-  /// The claim's frame is in `slot`; returns the slot that the claim had.
+  /// The claim's frame landed in `slot`, which the caller had mapped; the claim's own becomes the
+  /// caller's for it.
   Slot* exchange(Claim* claim, Slot* slot);
   /// The producer no longer waits: its next claim starts the stall clock anew.
   void stop_claiming(Producer* producer);

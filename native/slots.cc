@@ -46,6 +46,11 @@ void Slots::put_back(Slot* slot) {
   cache_.push_back(slot);
 }
 
+void Slots::exchange(const Slot* left, const Slot* slot) {
+  in_use_bytes_ += slot->capacity - left->capacity;
+  resident_ += slot->touched - left->touched;
+}
+
 void Slots::add(Slot* slot) {
   resident_ += slot->touched;
   cached_bytes_ += slot->capacity;

@@ -41,6 +41,9 @@ class Slots {
   Slot* acquire(size_t bytes, bool* mapped);
   void put_back(Slot* slot);
 
+  /// A slot in use leaves and `slot` is in use in its place.
+  void exchange(const Slot* left, const Slot* slot);
+
   /// A prepared slot joins at the cold end.
   void add(Slot* slot);
 

@@ -48,7 +48,6 @@ V4l2Device::V4l2Device(DeviceSetup setup, Answers* answers, DeviceLog log)
 V4l2Device::~V4l2Device() {
   fail_all(ENODEV);
   while (!openers_.empty()) release(openers_.front().get());
-  return_spare();
   housekeeper_->remove(ring_.get());
 }
 
@@ -80,7 +79,6 @@ void V4l2Device::release(Opener* opener) {
     answers_->reply_ioctl(waiting.request, -EINTR, &waiting.argument, sizeof(v4l2_buffer));
   for (auto& waiting : opener->event_waits)
     answers_->reply_ioctl(waiting.request, -EINTR, &waiting.argument, sizeof(v4l2_event));
-  if (landing_opener_ == opener) return_spare();
   stop_streaming(opener, &opener->output, V4L2_BUF_TYPE_VIDEO_OUTPUT);
   stop_streaming(opener, &opener->capture, V4L2_BUF_TYPE_VIDEO_CAPTURE);
   leave_as_producer(opener);

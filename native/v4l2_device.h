@@ -34,6 +34,8 @@ class Answers {
   virtual void reply_ioctl(const Request& request, int32_t result, const void* data,
                            size_t size) = 0;
   virtual void notify_poll(uint64_t poll_handle) = 0;
+  /// The device's `next_deadline` has become this one.
+  virtual void wake_at(Nanoseconds deadline) = 0;
   /// Page-cache mode: makes the program's mapping show the region's first `bytes`, then calls
   /// `then`, which answers the DQBUF. At once where mappings go to the memfd itself.
   virtual void show(const Opener& opener, std::shared_ptr<Window::Region> region, size_t bytes,
@@ -44,7 +46,7 @@ class Answers {
   virtual void fetch(const Opener& opener, std::shared_ptr<Window::Region> region, size_t bytes,
                      std::function<void()> then) = 0;
   /// Runs `work` on a thread of its own, without the lock: copies from and to a caller's memory
-  /// may fault on a page of our own mount, which only the session's thread can bring.
+  /// may fault on a page of our own mount, which only a thread of the session's can bring.
   virtual void run_aside(std::function<void()> work) = 0;
   /// Runs `step` under the lock; from `run_aside` only.
   virtual void locked(const std::function<void()>& step) = 0;
@@ -114,15 +116,12 @@ class V4l2Device {
     const uint8_t* data = nullptr;
     size_t size = 0;
   };
-  /// Two pieces, since the first may have landed where `landing` said: it is then not copied.
-  void write(Opener* opener, const Request& request, Piece first, Piece rest, int flags);
-  /// Where the next bytes that this opener writes belong, so that the kernel puts them there; no
-  /// bytes where that is not known. Valid until the opener's next request or release.
-  struct Landing {
-    uint8_t* data = nullptr;
-    size_t capacity = 0;
-  };
-  Landing landing(Opener* opener);
+  /// Two pieces: where the first is a whole frame at the start of `*landed`, a slot of the
+  /// caller's, that slot goes to the ring and another comes back for it, so that nothing is copied.
+  void write(Opener* opener, const Request& request, Piece first, Piece rest, int flags,
+             Slot** landed);
+  /// How long the frame is that this opener's next write begins; 0 where that is not known.
+  size_t next_frame_bytes(const Opener* opener) const;
 
   // --- ioctl(2) (v4l2_ioctls.cc)
 
@@ -192,14 +191,13 @@ class V4l2Device {
 
   // v4l2_read_write.cc
   bool continue_read(Opener*, const Request&, uint32_t size);
-  size_t take_in(Opener*, Piece, int* error);
+  size_t take_in(Opener*, Piece, Slot** landed, int* error);
   void write_compressed(Opener*, const Request&, Piece, int flags);
   bool take_compressed(Opener*, Piece, int* error);
   void finish_frame(Opener*);
   bool begin_claim(Opener*, size_t bytes, int* error);
   bool continue_write(Opener*);
   void end_read(Opener*);
-  void return_spare();
 
   // v4l2_substitutes.cc: what a reader gets when no frame comes
   enum class Substitute { kNone, kRepeat, kTimeoutImage };
@@ -242,7 +240,11 @@ class V4l2Device {
   bool serve_producer(Opener*);
   void notify_polls();
   Nanoseconds frame_interval() const;
-  void want(Nanoseconds deadline) { deadline_ = std::min(deadline_, deadline); }
+  void want(Nanoseconds deadline) {
+    if (deadline >= deadline_) return;
+    deadline_ = deadline;
+    answers_->wake_at(deadline);
+  }
 
   DeviceSetup setup_;
   Answers* answers_;
@@ -268,10 +270,6 @@ class V4l2Device {
   bool published_ = false;
   bool room_made_ = false;
   uint32_t waiting_producers_ = 0;
-
-  // A slot into which the next frame of `landing_opener_` may land.
-  Slot* spare_ = nullptr;
-  Opener* landing_opener_ = nullptr;
 };
 
 }  // namespace loopback

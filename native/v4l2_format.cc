@@ -222,7 +222,6 @@ void V4l2Device::change_format(const DeviceFormat& next, Opener* by) {
   const uint64_t generation = format_.generation + 1;
   format_ = next;
   format_.generation = generation;
-  return_spare();
   timeout_image_.clear();
   ring_->set_sizeimage(format_.sizeimage, monotonic_now());
   break_streams(by);

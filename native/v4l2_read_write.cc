@@ -72,7 +72,8 @@ void V4l2Device::end_read(Opener* opener) {
   opener->substitute.clear();
 }
 
-void V4l2Device::write(Opener* opener, const Request& request, Piece first, Piece rest, int flags) {
+void V4l2Device::write(Opener* opener, const Request& request, Piece first, Piece rest, int flags,
+                       Slot** landed) {
   int error = 0;
   if ((opener->device_caps & V4L2_CAP_VIDEO_OUTPUT) == 0)
     error = EINVAL;
@@ -96,8 +97,8 @@ void V4l2Device::write(Opener* opener, const Request& request, Piece first, Piec
   }
   size_t done = 0;
   if (opener->writes.empty()) {
-    done = take_in(opener, first, &error);
-    if (done == first.size) done += take_in(opener, rest, &error);
+    done = take_in(opener, first, landed, &error);
+    if (done == first.size) done += take_in(opener, rest, nullptr, &error);
   } else {
     error = EAGAIN;
   }
@@ -121,7 +122,7 @@ void V4l2Device::write(Opener* opener, const Request& request, Piece first, Piec
 
 // Gathers bytes to frames of sizeimage. Returns how many it took; fewer with EAGAIN where the
 // next frame has no room: only at a frame's start.
-size_t V4l2Device::take_in(Opener* opener, Piece piece, int* error) {
+size_t V4l2Device::take_in(Opener* opener, Piece piece, Slot** landed, int* error) {
   size_t done = 0;
   if (opener->writes_timeout_image) {
     while (done < piece.size) {
@@ -139,9 +140,14 @@ size_t V4l2Device::take_in(Opener* opener, Piece piece, int* error) {
   }
   while (done < piece.size) {
     if (opener->claim == nullptr && !begin_claim(opener, format_.sizeimage, error)) break;
-    uint8_t* to = opener->claim->data() + opener->filled;
     const size_t bytes = std::min<size_t>(piece.size - done, format_.sizeimage - opener->filled);
-    if (piece.data + done != to) memcpy(to, piece.data + done, bytes);
+    const uint8_t* from = piece.data + done;
+    // A much larger slot would hold memory that its frame does not need.
+    if (landed != nullptr && *landed != nullptr && from == (*landed)->data &&
+        bytes == format_.sizeimage && (*landed)->capacity <= 2 * round_to_pages(bytes))
+      *landed = ring_->exchange(opener->claim, *landed);
+    else
+      memcpy(opener->claim->data() + opener->filled, from, bytes);
     opener->filled += bytes;
     done += bytes;
     if (opener->filled == format_.sizeimage)
@@ -169,8 +175,6 @@ bool V4l2Device::begin_claim(Opener* opener, size_t bytes, int* error) {
       return false;
   }
   opener->filled = 0;
-  if (landing_opener_ == opener && spare_ != nullptr && spare_->capacity >= bytes)
-    spare_ = ring_->exchange(opener->claim, spare_);
   return true;
 }
 
@@ -192,7 +196,7 @@ bool V4l2Device::continue_write(Opener* opener) {
     if (take_compressed(opener, {waiting.rest.data(), waiting.rest.size()}, &error))
       done = waiting.rest.size();
   } else {
-    done = take_in(opener, {waiting.rest.data(), waiting.rest.size()}, &error);
+    done = take_in(opener, {waiting.rest.data(), waiting.rest.size()}, nullptr, &error);
   }
   if (done == waiting.rest.size()) {
     answers_->reply_written(waiting.request, waiting.total);
@@ -259,25 +263,11 @@ bool V4l2Device::take_compressed(Opener* opener, Piece piece, int* error) {
   return true;
 }
 
-V4l2Device::Landing V4l2Device::landing(Opener* opener) {
-  if (opener->has_buffers() || opener->producer == nullptr || !opener->writes.empty() ||
-      find_pixel_format(format_.fourcc)->compressed)
-    return {};
-  if (opener->claim != nullptr)
-    return {opener->claim->data() + opener->filled, format_.sizeimage - opener->filled};
-  if (landing_opener_ != opener || spare_ == nullptr || spare_->capacity < format_.sizeimage) {
-    return_spare();
-    spare_ = ring_->borrow(format_.sizeimage);
-    if (spare_ == nullptr) return {};
-    landing_opener_ = opener;
-  }
-  return {spare_->data, format_.sizeimage};
-}
-
-void V4l2Device::return_spare() {
-  if (spare_ != nullptr) ring_->give_back(spare_);
-  spare_ = nullptr;
-  landing_opener_ = nullptr;
+size_t V4l2Device::next_frame_bytes(const Opener* opener) const {
+  const bool known = opener->producer != nullptr && opener->claim == nullptr &&
+                     opener->writes.empty() && !opener->has_buffers() &&
+                     !find_pixel_format(format_.fourcc)->compressed;
+  return known ? format_.sizeimage : 0;
 }
 
 }  // namespace loopback

@@ -168,7 +168,7 @@ class RingModel {
     else if (choice < 92)
       substitute();
     else if (choice < 93)
-      borrow();
+      exchange();
     else if (choice < 94)
       memory_is_short_ = chance(30);
     else if (choice < 95)
@@ -485,17 +485,18 @@ class RingModel {
     delivered_bytes_ += 100;
   }
 
-  void borrow() {
-    last_ = "borrow";
+  void exchange() {
+    last_ = "exchange";
     ModelProducer* producer = any(producers_);
     if (producer == nullptr || producer->claims.empty()) return;
     ModelClaim& claim = producer->claims.back();
-    Slot* slot = ring_->borrow(claim.ring_side->capacity());
+    // As a reader of requests does: the frame landed in a slot of its own.
+    Slot* slot = Slots::map(claim.ring_side->capacity());
     if (slot == nullptr) return;
+    fill(slot->data, claim.frame);
     slot = ring_->exchange(claim.ring_side, slot);
-    fill(claim.ring_side->data(), claim.frame);
     std::memset(slot->data, 0xee, slot->capacity);
-    ring_->give_back(slot);
+    Slots::unmap(slot);
   }
 
   void change_parameters() {
