@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { stopAllMounts } from "../test/support/mounted.js";
 import { bench as oneToOne } from "./1p1c.bench.js";
 import { bench as ringAlone } from "./1p1c-ring.bench.js";
+import { bench as instructions } from "./1p1c-instructions.bench.js";
 import { bench as latency } from "./1p1c-latency.bench.js";
 import { bench as mapped } from "./1p1c-mmap.bench.js";
 import { bench as resize } from "./resize.bench.js";
@@ -16,7 +17,7 @@ import { killPipelines } from "./support/gstreamer.js";
 import { machine } from "./support/machine.js";
 import { markdown } from "./support/report.js";
 
-const benches = [oneToOne, mapped, latency, ringAlone, resize];
+const benches = [oneToOne, mapped, latency, ringAlone, instructions, resize];
 const root = join(import.meta.dirname, "..");
 
 async function cleanUp(): Promise<void> {

@@ -4,8 +4,13 @@ import { existsSync, mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { ensureBuilt, ensurePrograms, fail, hashOf, root, say, unlessStamped } from "./steps.mjs";
 
+const words = process.argv.slice(2);
+const names = words.filter((word) => !word.startsWith("--"));
 ensureBuilt();
-ensurePrograms({ "g++": "g++" });
+ensurePrograms({
+  "g++": "g++",
+  ...(names.length === 0 || names.includes("1p1c-instructions") ? { valgrind: "valgrind" } : {}),
+});
 if (!existsSync("/dev/fuse")) fail("there is no /dev/fuse here: the benchmarks mount for real");
 
 // As the addon is compiled.
@@ -41,7 +46,6 @@ for (const file of readdirSync(join(root, "bench/programs"))) {
   compile(name, name === "ring_bench" ? core : []);
 }
 
-const words = process.argv.slice(2);
 const bench = spawn(
   process.execPath,
   [join(root, "node_modules/vite-node/vite-node.mjs"), "bench/run.ts", ...words],

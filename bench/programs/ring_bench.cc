@@ -1,6 +1,7 @@
 // The ring alone, in one process and one thread.
 //
 //   ring_bench pass    --frames N [--warmup N] [--bytes N] [--mode static|dynamic] [--no-copy]
+//                      [--untimed]
 //   ring_bench copies  --frames N [--warmup N] [--bytes N]
 //   ring_bench resize  --held FRAMES --cycles N [--bytes N]
 //   ring_bench fill    --held FRAMES --fills N [--bytes N] [--sized] [--warm]
@@ -98,6 +99,11 @@ template <typename Step>
 void measure(const Options& options, Step step) {
   const auto frames = static_cast<uint64_t>(options.number("frames", 1000));
   const auto warmup = static_cast<uint64_t>(options.number("warmup", 0));
+  if (options.has("untimed")) {
+    for (uint64_t number = 0; number < warmup + frames; ++number) step();
+    JsonLine().text("event", "done").error(0).print();
+    return;
+  }
   Samples calls(frames);
   int64_t start_ns = 0;
   for (uint64_t number = 0; number < warmup + frames; ++number) {
@@ -266,7 +272,7 @@ class Fills {
 
 int main(int count, char** arguments) {
   const Options options(count, arguments,
-                        {"frames=", "warmup=", "bytes=", "mode=", "no-copy",
+                        {"frames=", "warmup=", "bytes=", "mode=", "no-copy", "untimed",
                          "held=", "cycles=", "fills=", "sized", "warm"});
   const std::string& what = options.device();
   const auto bytes = static_cast<size_t>(options.number("bytes", 614400));

@@ -4,6 +4,11 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 
 const folder = join(import.meta.dirname, "../../build/bench-programs");
+
+export function programPath(program: string): string {
+  return join(folder, program);
+}
+
 const patienceMs = 120_000;
 
 // biome-ignore lint/suspicious/noExplicitAny: a line holds whatever the program printed.
@@ -34,7 +39,7 @@ export function client(
 ): Client {
   const words = args.map(String);
   const shown = `${program} ${words.join(" ")}`;
-  const child = spawn(join(folder, program), words, { stdio: ["pipe", "pipe", "pipe"] });
+  const child = spawn(programPath(program), words, { stdio: ["pipe", "pipe", "pipe"] });
   running.add(child);
   const lines = new Map<string, Line>();
   const wanted = new Map<string, { resolve(line: Line): void; reject(error: Error): void }[]>();
