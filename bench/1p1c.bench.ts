@@ -16,6 +16,7 @@ import {
   calls,
   complete,
   type Picture,
+  quiet,
   shared,
   sink,
   source,
@@ -47,6 +48,7 @@ async function alone(picture: Picture): Promise<Quantities> {
     const unheard = await source(daemon, picture, ["--frames", picture.held, "--warmup", 10]);
     unheard.go();
     const written = await unheard.done();
+    await quiet(daemon);
     const producer = await source(daemon, picture, ["--frames", picture.held]);
     const warmup = Math.floor(picture.held / 10);
     const consumer = await sink(daemon, [

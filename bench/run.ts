@@ -10,7 +10,9 @@ import { bench as ringAlone } from "./1p1c-ring.bench.js";
 import { bench as instructions } from "./1p1c-instructions.bench.js";
 import { bench as latency } from "./1p1c-latency.bench.js";
 import { bench as mapped } from "./1p1c-mmap.bench.js";
+import { bench as hundred } from "./100p100c.bench.js";
 import { bench as consumers } from "./1pnc.bench.js";
+import { bench as twoToOne } from "./2p1c.bench.js";
 import { bench as memory } from "./memory.bench.js";
 import { bench as resize } from "./resize.bench.js";
 import type { Effort } from "./support/bench.js";
@@ -19,7 +21,18 @@ import { killPipelines } from "./support/gstreamer.js";
 import { machine } from "./support/machine.js";
 import { markdown } from "./support/report.js";
 
-const benches = [oneToOne, mapped, latency, ringAlone, instructions, resize, consumers, memory];
+const benches = [
+  oneToOne,
+  mapped,
+  latency,
+  ringAlone,
+  instructions,
+  resize,
+  twoToOne,
+  consumers,
+  memory,
+  hundred,
+];
 const root = join(import.meta.dirname, "..");
 
 async function cleanUp(): Promise<void> {

@@ -85,9 +85,9 @@ class Sink {
   }
 
   void took(const Stamp& stamp, int64_t call_ns, int64_t at_ns, int64_t published_ns) {
-    // A newcomer may be shown the newest frame first, so the first number is free.
-    if (number_ > 0) gaps_ += stamp.number == next_number_ ? 0 : 1;
-    next_number_ = stamp.number + 1;
+    if (stamp.source >= next_numbers_.size()) next_numbers_.resize(stamp.source + 1);
+    if (stamp.number != next_numbers_[stamp.source]) ++gaps_;
+    next_numbers_[stamp.source] = stamp.number + 1;
     if (number_++ < warmup_) return;
     calls_.add(call_ns);
     if (published_ns != 0) ages_.add(at_ns - published_ns);
@@ -171,7 +171,7 @@ class Sink {
   int fd_ = -1;
   size_t sizeimage_ = 0;
   uint64_t number_ = 0;
-  uint64_t next_number_ = 0;
+  std::vector<uint64_t> next_numbers_;  // Of each producer.
   uint64_t gaps_ = 0;
   int64_t due_ns_ = 0;
   int64_t begin_ns_ = 0;

@@ -1,7 +1,7 @@
 // A producer that is measured: sends frames from user buffers and prints how long each call took.
 //
 //   frame_source DEVICE --frames N [--warmup N] [--size WxH] [--method write|mmap]
-//     [--fps F | --load FILE] [--wait]
+//     [--fps F | --load FILE] [--id N] [--wait]
 //
 // {"event":"ready"} once the format is set; with --wait nothing is sent until standard input has a
 // line or ends. Of a frame only the first bytes are written anew: what making a picture costs is
@@ -25,6 +25,7 @@ class Source {
       : options_(options),
         frames_(static_cast<uint64_t>(options.number("frames", 0))),
         warmup_(static_cast<uint64_t>(options.number("warmup", 0))),
+        id_(static_cast<uint64_t>(options.number("id", 0))),
         pace_(Pace::Side::kProducer, options.real("fps", 0), options.text("load", "")),
         calls_(frames_) {}
 
@@ -94,7 +95,7 @@ class Source {
     while (more()) {
       uint8_t* frame = arena.next();
       const int64_t before = now_ns();
-      put_stamp(frame, {number_, before});
+      put_stamp(frame, {id_, number_, before});
       for (size_t done = 0; done < sizeimage_;) {
         const ssize_t step = write(fd_, frame + done, sizeimage_ - done);
         if (step < 0) return errno;
@@ -131,7 +132,7 @@ class Source {
       } else {
         ++queued;
       }
-      put_stamp(buffers[index].start, {number_, now_ns()});
+      put_stamp(buffers[index].start, {id_, number_, now_ns()});
       buffer = {};
       buffer.type = kType;
       buffer.memory = V4L2_MEMORY_MMAP;
@@ -159,6 +160,7 @@ class Source {
   const Options& options_;
   const uint64_t frames_;
   const uint64_t warmup_;
+  const uint64_t id_;
   const Pace pace_;
   Samples calls_;
   const char* at_ = "";
@@ -175,7 +177,7 @@ class Source {
 
 int main(int count, char** arguments) {
   const Options options(count, arguments,
-                        {"frames=", "warmup=", "size=", "method=", "fps=", "load=", "wait"});
+                        {"frames=", "warmup=", "size=", "method=", "fps=", "load=", "id=", "wait"});
   catch_stop_signals();
   return Source(options).run();
 }

@@ -5,7 +5,8 @@
 #include <cstring>
 
 struct Stamp {
-  uint64_t number;  // From 0.
+  uint64_t source;  // Which producer.
+  uint64_t number;  // Its frames, from 0.
   int64_t sent_ns;  // CLOCK_MONOTONIC just before the call that sends it.
 };
 

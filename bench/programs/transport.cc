@@ -116,7 +116,7 @@ void between_processes(const Load& load, const int (&ends)[2]) {
       if (load.fps > 0)
         sleep_until(begin_ns + static_cast<int64_t>(static_cast<double>(number) * 1e9 / load.fps));
       uint8_t* frame = from.next();
-      put_stamp(frame, {number, now_ns()});
+      put_stamp(frame, {0, number, now_ns()});
       send_whole(ends[1], frame, load.bytes);
       return 0;
     });

@@ -1,5 +1,5 @@
 // A device under measurement: the command itself in a process of its own, with its own mountpoint.
-import { type Mounted, mounted } from "../../test/support/mounted.js";
+import { type Mounted, mounted, until } from "../../test/support/mounted.js";
 import { type Client, client, type Line } from "./clients.js";
 import { type Trial, trialOf } from "./statistics.js";
 
@@ -66,6 +66,13 @@ export async function sink(daemon: Mounted, words: Words): Promise<Client> {
   const started = client("frame_sink", [daemon.dev(number), ...words]);
   await started.event("ready");
   return started;
+}
+
+/** Resolves when no producer is at work: a consumer that joins then is shown no old frame. */
+export function quiet(daemon: Mounted): Promise<void> {
+  return until("the producers have gone", async () => {
+    return (await daemon.counters(number)).producers === 0;
+  });
 }
 
 /** The consumer's last word, once it is certain that every frame came. */
