@@ -1,9 +1,11 @@
 // `npm run bench [-- [--quick] [--nice=N] NAME …]`: measures, and writes what came of it. All
 // benchmarks at full length go to bench/results.md; a part, or --quick, to build/bench-results.md,
 // so that what is published comes from one run. --nice is for a machine that others use as well.
+// On a machine of our own all of it takes about a quarter of an hour.
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { getPriority, setPriority } from "node:os";
 import { join } from "node:path";
+import { messageOf } from "../src/errors.js";
 import { stopAllMounts } from "../test/support/mounted.js";
 import { bench as oneToOne } from "./1p1c.bench.js";
 import { bench as ringAlone } from "./1p1c-ring.bench.js";
@@ -15,10 +17,10 @@ import { bench as consumers } from "./1pnc.bench.js";
 import { bench as twoToOne } from "./2p1c.bench.js";
 import { bench as memory } from "./memory.bench.js";
 import { bench as resize } from "./resize.bench.js";
-import type { Effort } from "./support/bench.js";
+import type { Effort, Section } from "./support/bench.js";
 import { killClients } from "./support/clients.js";
 import { killPipelines } from "./support/gstreamer.js";
-import { machine } from "./support/machine.js";
+import { load, machine } from "./support/machine.js";
 import { markdown } from "./support/report.js";
 
 const benches = [
@@ -34,6 +36,7 @@ const benches = [
   hundred,
 ];
 const root = join(import.meta.dirname, "..");
+let interrupted = false;
 
 async function cleanUp(): Promise<void> {
   killClients();
@@ -60,34 +63,57 @@ async function main(): Promise<void> {
   }
   const chosen = benches.filter(({ name }) => names.length === 0 || names.includes(name));
   const effort: Effort = { quick, rounds: quick ? 3 : 7 };
-  const on: [string, string][] = [...machine(), ["priority", `nice ${getPriority()}`]];
+  const on = machine();
   const begun = Date.now();
-  const sections = [];
+  const sections: Section[] = [];
+  const failed: string[] = [];
   for (const { name, run } of chosen) {
-    process.stderr.write(`${name} …\n`);
-    sections.push(await run(effort));
+    const minute = ((Date.now() - begun) / 60_000).toFixed(1);
+    process.stderr.write(`${name} … (after ${minute} minutes)\n`);
+    try {
+      sections.push(await run(effort));
+    } catch (error) {
+      if (interrupted) return;
+      const about = `Failed: ${messageOf(error)}`;
+      process.stderr.write(`${about}\n`);
+      failed.push(name);
+      sections.push({ title: name, about, tables: [], verdicts: [] });
+      await cleanUp();
+    }
   }
-  const whole = names.length === 0 && !quick;
   const kind = [
     names.length === 0 ? "all benchmarks" : `only ${names.join(", ")}`,
     ...(quick ? ["quick: fewer and shorter trials"] : []),
+    ...(failed.length > 0 ? [`failed: ${failed.join(", ")}`] : []),
   ].join(", ");
-  const report = markdown({ kind, machine: on, minutes: (Date.now() - begun) / 60_000, sections });
+  const minutes = (Date.now() - begun) / 60_000;
+  const report = markdown({
+    kind,
+    machine: [...on, ["priority", `nice ${getPriority()}`], ["load at the end", load()]],
+    rounds: effort.rounds,
+    minutes,
+    sections,
+  });
+  const whole = names.length === 0 && !quick && failed.length === 0;
   const file = whole ? "bench/results.md" : "build/bench-results.md";
   mkdirSync(join(root, "build"), { recursive: true });
   writeFileSync(join(root, file), report);
   process.stdout.write(`${report}\nwritten to ${file}\n`);
+  if (failed.length > 0) process.exitCode = 1;
 }
 
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-  process.once(signal, () => {
+  process.on(signal, () => {
+    // A terminal's Ctrl-C comes twice: from it, and passed on by scripts/bench.mjs.
+    if (interrupted) return;
+    interrupted = true;
     void cleanUp().finally(() => process.exit(130));
   });
 }
 
 main()
   .catch((error: unknown) => {
-    process.stderr.write(`bench: ${error instanceof Error ? error.message : String(error)}\n`);
+    process.stderr.write(`bench: ${messageOf(error)}\n`);
     process.exitCode = 1;
   })
   .finally(cleanUp);

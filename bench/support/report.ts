@@ -13,6 +13,7 @@ export interface Report {
   kind: string;
   machine: [string, string][];
   minutes: number;
+  rounds: number;
   sections: Section[];
 }
 
@@ -28,13 +29,19 @@ function targets(verdicts: readonly Verdict[]): Table {
   };
 }
 
-export function markdown({ kind, machine, minutes, sections }: Report): string {
+export function markdown({ kind, machine, minutes, rounds, sections }: Report): string {
+  const verdicts = sections.flatMap((section) => section.verdicts);
+  const reached = verdicts.filter((verdict) => verdict.reached).length;
   const parts = [
     "# Measured",
-    `Written by \`npm run bench\` (${kind}, ${minutes.toFixed(0)} minutes). A figure is the median over trials of each trial's median; p99 likewise; "trials" gives the lowest and the highest trial. Each trial has processes and a daemon of its own, and contenders take turns.`,
+    `Written by \`npm run bench\` (${kind}; ${minutes.toFixed(0)} minutes), not by hand. Each trial ` +
+      "has processes and a daemon of its own; contenders, baselines among them, take turns, up to " +
+      `${rounds} trials each. A figure is the median over the trials of each trial's median, p99 ` +
+      "likewise; *trials* gives the lowest and the highest trial. Times are CLOCK_MONOTONIC's.",
     table({ columns: ["", ""], rows: machine }),
-    "## Targets",
-    table(targets(sections.flatMap((section) => section.verdicts))),
+    ...(verdicts.length === 0
+      ? []
+      : ["## Targets", `${reached} of ${verdicts.length} reached.`, table(targets(verdicts))]),
     ...sections.flatMap(({ title, about, tables, notes }) => [
       `## ${title}`,
       about,
