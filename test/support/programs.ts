@@ -201,6 +201,8 @@ export interface AccountingSummary extends JsonRecord {
   event: "done";
   turns: number;
   violations: number;
+  /** The rules that were broken. */
+  broken: string[];
   /** Turns in which dynamic buffering was on, and of these those without a resize. */
   active: number;
   exact: number;
