@@ -50,6 +50,8 @@ class RingObject : public Napi::ObjectWrap<RingObject> {
     const RingParameters wanted = setup.parameters;
     manual_ = options.Get("manualClock").ToBoolean().Value();
     setup.now = now();
+    // Another clock, and so other looks.
+    if (manual_) setup.budget = std::make_shared<MemoryBudget>();
     if (!manual_) {
       housekeeper_ = Housekeeper::shared();
       setup.wake_housekeeper = [this] {

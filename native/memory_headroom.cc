@@ -53,7 +53,10 @@ uint64_t less(uint64_t from, uint64_t amount) { return from > amount ? from - am
 
 // Somebody else allocates too between our look and our first touch.
 uint64_t system_margin(uint64_t total) { return std::clamp(total / 32, 16 * kMiB, 256 * kMiB); }
-uint64_t cgroup_margin(uint64_t limit) { return std::clamp(limit / 32, 4 * kMiB, 64 * kMiB); }
+// The rest of our process needs some of it too.
+uint64_t cgroup_margin(uint64_t limit) {
+  return std::clamp<uint64_t>(limit / 32, kProcessReserve, 64 * kMiB);
+}
 
 struct CgroupDirectory {
   std::string path;

@@ -23,7 +23,7 @@ Nanoseconds monotonic_now() {
 
 Ring::Ring(Setup setup) : setup_(std::move(setup)) {
   sizeimage_ = setup_.sizeimage;
-  started_ = last_housekeeping_ = looked_at_ = setup_.now;
+  started_ = last_housekeeping_ = setup_.now;
   slots_.set_frame_bytes(sizeimage_);
   parameters_ = setup_.parameters;
   if (parameters_.max == 0)
@@ -31,7 +31,7 @@ Ring::Ring(Setup setup) : setup_(std::move(setup)) {
   min_written_ = parameters_.min != 0;
   mode_ = parameters_.dynamic ? Mode::kDynamic : Mode::kStatic;
   size_ = std::min(min_bytes(), parameters_.max);
-  allowed_ = size_;
+  note_memory();
 }
 
 Ring::~Ring() {
@@ -45,6 +45,7 @@ Ring::~Ring() {
   for (Frame* frame : spare_frames_) delete frame;
   for (auto& claim : claims_) slots_.put_back(claim->slot);
   for (Pending& pending : pending_) slots_.put_back(pending.slot);
+  setup_.budget->set(&budget_part_, 0, 0);
 }
 
 ClaimAnswer Ring::room_for_claim(Producer* producer, size_t room, Nanoseconds now,

@@ -40,7 +40,7 @@
 #include <string>
 #include <vector>
 
-#include "memory_headroom.h"
+#include "memory_budget.h"
 #include "slots.h"
 
 namespace loopback {
@@ -154,8 +154,8 @@ class Ring {
     std::function<void(const RingEvent&)> observe;
     /// Called under the ring's lock when there is work for `housekeep`.
     std::function<void()> wake_housekeeper;
-    /// How much more memory there is. Tests give another.
-    std::function<Headroom()> headroom = memory_headroom;
+    /// What it may take of the memory, with all other rings. Tests give another.
+    std::shared_ptr<MemoryBudget> budget = MemoryBudget::shared();
     /// Tests refuse slots with it: false refuses a new mapping of so many bytes.
     std::function<bool(size_t)> allow_mapping;
   };
@@ -287,6 +287,8 @@ class Ring {
   bool grow_to_fit(size_t needed, Nanoseconds now);
   void set_size(uint64_t size, bool expand, Nanoseconds now);
   void note_usage(Nanoseconds now);
+  uint64_t nominal_size() const;
+  void note_memory();
   void refuse_growth(uint64_t wanted, const std::string& why);
   void want_housekeeping();
   void tick_locked(Nanoseconds now);
@@ -315,9 +317,7 @@ class Ring {
   int64_t last_timestamp_ns_ = 0;
 
   uint64_t size_ = 0;
-  // `size` may grow to this without another look at the memory, for a while after the last one.
-  uint64_t allowed_ = 0;
-  Nanoseconds looked_at_ = 0;
+  MemoryBudget::Part budget_part_;
   size_t used_ = 0;
   size_t claimed_ = 0;
   uint64_t read_position_ = 0;

@@ -8,7 +8,7 @@ namespace loopback {
 RingCounters Ring::counters(Nanoseconds now) const {
   std::lock_guard lock(mutex_);
   RingCounters c{};
-  c.size = mode_ == Mode::kStatic ? parameters_.max_buffers * round_to_pages(sizeimage_) : size_;
+  c.size = nominal_size();
   c.used = used_;
   c.resident = slots_.resident();
   Tally sum = past_;

@@ -8,8 +8,6 @@ namespace loopback {
 namespace {
 // How often slots that nobody uses are looked for.
 constexpr Nanoseconds kSweep = kSecond;
-// How long a look at the system's memory is good for: others take of it too.
-constexpr Nanoseconds kLookLasts = kSecond;
 }  // namespace
 
 uint64_t Ring::min_bytes() const {
@@ -26,17 +24,14 @@ bool Ring::grow_to_fit(size_t needed, Nanoseconds now) {
   while (target < needed && target < parameters_.max) target *= 2;
   target = std::min(target, parameters_.max);
   if (target <= size_) return false;
-  if (target > allowed_ || now - looked_at_ >= kLookLasts) {
-    // Seldom: within a burst the housekeeper has looked ahead.
-    const Nanoseconds before = monotonic_now();
-    const Headroom headroom = setup_.headroom();
-    commit_ns_ += monotonic_now() - before;
-    allowed_ = slots_.resident() + headroom.bytes;
-    looked_at_ = now;
-    if (target > allowed_) {
-      refuse_growth(target, headroom.limited_by);
-      return false;
-    }
+  // A look at the memory is seldom: within a burst the housekeeper has looked ahead.
+  const Nanoseconds before = monotonic_now();
+  std::string limited_by;
+  const bool promised = setup_.budget->promise(&budget_part_, target, now, &limited_by);
+  commit_ns_ += monotonic_now() - before;
+  if (!promised) {
+    refuse_growth(target, limited_by);
+    return false;
   }
   // As often as needed, and each doubling is one.
   while (size_ < target) set_size(std::min(size_ * 2, target), true, now);
@@ -76,12 +71,22 @@ void Ring::refuse_growth(uint64_t wanted, const std::string& why) {
            "): dynamic buffering is off until it is written again, nothing was lost");
 }
 
+uint64_t Ring::nominal_size() const {
+  return mode_ == Mode::kStatic ? parameters_.max_buffers * round_to_pages(sizeimage_) : size_;
+}
+
+void Ring::note_memory() {
+  const uint64_t resident = slots_.resident();
+  setup_.budget->set(&budget_part_, std::max(nominal_size(), resident), resident);
+}
+
 void Ring::note_usage(Nanoseconds now) {
   if (size_ > parameters_.max) {
     // More was held than a max that was written meanwhile: it is reached as that drains.
     size_ = std::max<uint64_t>(parameters_.max, used_ + claimed_);
     read_position_ %= size_;
   }
+  note_memory();
   if (used_ * 100 > parameters_.low_watermark * size_) {
     low_since_ = kNever;
     return;
@@ -139,8 +144,9 @@ Nanoseconds Ring::housekeep(Nanoseconds now) {
       }
       for (Slot* slot : surplus) slots_.forget(slot);
     }
+    note_memory();
     if (mode_ == Mode::kDynamic) {
-      look = allowed_ < std::min(size_ * 2, parameters_.max);
+      look = !setup_.budget->covers(budget_part_, std::min(size_ * 2, parameters_.max));
       // Growing: have a slot warm before its frame comes.
       if (last_expand_ != kNever && now - last_expand_ < kSecond && slots_.cached_count() == 0 &&
           newest_ != nullptr && fits(2 * newest_->room))
@@ -154,18 +160,14 @@ Nanoseconds Ring::housekeep(Nanoseconds now) {
   if (prepare_bytes != 0 && (!setup_.allow_mapping || setup_.allow_mapping(prepare_bytes)))
     prepared = Slots::map(prepare_bytes);
   if (prepared != nullptr) Slots::populate(prepared);
-  Headroom headroom;
-  if (look) headroom = setup_.headroom();
+  if (look) setup_.budget->look(now);
   const Nanoseconds committed = monotonic_now();
 
   std::lock_guard lock(mutex_);
   if (!surplus.empty()) release_ns_ += released - before;
   if (prepared != nullptr || look) commit_ns_ += committed - released;
   if (prepared != nullptr) slots_.add(prepared);
-  if (look) {
-    allowed_ = slots_.resident() + headroom.bytes;
-    looked_at_ = now;
-  }
+  note_memory();
   Nanoseconds next = kNever;
   if (mode_ == Mode::kDynamic && size_ > min_bytes()) {
     next = (low_since_ == kNever ? now : low_since_) + parameters_.shrink_delay_ms * kMillisecond;

@@ -20,8 +20,8 @@
 
 namespace loopback {
 
-/// What a new slot must leave of RLIMIT_DATA and RLIMIT_AS to the rest of the process, which dies
-/// where it is refused memory.
+/// What a new slot must leave of RLIMIT_DATA and RLIMIT_AS, and growth of a cgroup's memory, to the
+/// rest of the process, which dies where it is refused memory.
 inline constexpr size_t kProcessReserve = size_t{32} << 20;
 
 struct Slot {

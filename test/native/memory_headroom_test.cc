@@ -122,7 +122,7 @@ TEST(headroomOfALegacyCgroup) {
   machine.files.write(memory + "/memory.limit_in_bytes", "9223372036854771712\n");
   machine.files.write(memory + "/memory.usage_in_bytes", mib(900));
   const Headroom headroom = memory_headroom_in(machine.roots);
-  CHECK_EQ(headroom.bytes, (512 - 400 + 88 - 16) * kMiB);
+  CHECK_EQ(headroom.bytes, (512 - 400 + 88 - 32) * kMiB);
   CHECK_EQ(headroom.limited_by,
            "memory.limit_in_bytes of " + machine.files.path() + "/" + memory + "/docker/x");
   CHECK_EQ(memory_total_in(machine.roots), 512 * kMiB);

@@ -108,9 +108,9 @@ class RingModel {
     setup.observe = [this](const RingEvent& event) {
       if (event.kind == RingEvent::Kind::kRefused) refused_now_ = true;
     };
-    setup.headroom = [this] {
+    setup.budget = std::make_shared<MemoryBudget>([this] {
       return Headroom{memory_is_short_ ? 0 : uint64_t{1} << 40, "a test"};
-    };
+    });
     setup.allow_mapping = [this](size_t) {
       if (!memory_is_short_ || chance(50)) return true;
       mapping_refused_ = true;

@@ -52,10 +52,9 @@ struct Bench {
               .now = monotonic_now(),
               .observe = {},
               .wake_housekeeper = {},
-              .headroom =
-                  [] {
-                    return Headroom{uint64_t{1} << 40, "a test"};
-                  },
+              .budget = std::make_shared<MemoryBudget>([] {
+                return Headroom{uint64_t{1} << 40, "a test"};
+              }),
               .allow_mapping = {}}) {}
 
   // A minute is far more than is needed; it only keeps a fault from hanging the tests.

@@ -221,8 +221,10 @@ class Consumer {
         sequence_advances_ = false;
       }
       if (timestamp_us < last_timestamp_us_) timestamps_advance_ = false;
+      if (timestamp_us == last_timestamp_us_) ++timestamps_repeated_;
     } else {
       first_sequence_ = buffer.sequence;
+      first_timestamp_us_ = timestamp_us;
     }
     last_sequence_ = buffer.sequence;
     last_timestamp_us_ = timestamp_us;
@@ -276,7 +278,10 @@ class Consumer {
     line.raw("producers", producers.object());
     line.count("firstSequence", first_sequence_).count("sequenceGaps", sequence_gaps_);
     line.flag("sequenceAdvances", sequence_advances_);
-    line.flag("timestampsAdvance", timestamps_advance_).count("flagged", flagged_);
+    line.flag("timestampsAdvance", timestamps_advance_);
+    line.count("timestampsRepeated", timestamps_repeated_);
+    line.number("firstTimestampUs", first_timestamp_us_);
+    line.number("lastTimestampUs", last_timestamp_us_).count("flagged", flagged_);
     line.count("again", again_).count("parts", parts_).flag("idle", idle_);
     // From the first frame to the last.
     line.seconds("seconds",
@@ -311,7 +316,9 @@ class Consumer {
   uint64_t sequence_gaps_ = 0;
   uint32_t first_sequence_ = 0;
   uint32_t last_sequence_ = 0;
+  int64_t first_timestamp_us_ = 0;
   int64_t last_timestamp_us_ = 0;
+  uint64_t timestamps_repeated_ = 0;
   bool sequence_advances_ = true;
   bool timestamps_advance_ = true;
   std::map<uint32_t, FromProducer> producers_;

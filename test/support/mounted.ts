@@ -109,15 +109,23 @@ export function isMounted(path: string): boolean {
 const ioMode =
   process.env.TEST_IO_MODE === undefined ? [] : ["--io-mode", process.env.TEST_IO_MODE];
 
-/** Mounts with the words and flags given; resolves when it can be used. */
-export async function mounted(args: string[]): Promise<Mounted> {
+/**
+ * Mounts with the words and flags given; resolves when it can be used. With `cgroup`, a directory,
+ * the daemon starts in it.
+ */
+export async function mounted(
+  args: string[],
+  { cgroup }: { cgroup?: string } = {},
+): Promise<Mounted> {
   const parent = mkdtempSync(join(tmpdir(), "v4l2loopback-test-"));
   const path = join(parent, "v");
-  const child: ChildProcess = spawn(
-    process.execPath,
-    [cli, "mount", ...ioMode, ...args, "--mountpoint", path],
-    { stdio: ["ignore", "pipe", "pipe"] },
-  );
+  const [program = "", ...words] = [
+    ...(cgroup === undefined
+      ? []
+      : ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', cgroup]),
+    ...[process.execPath, cli, "mount", ...ioMode, ...args, "--mountpoint", path],
+  ];
+  const child: ChildProcess = spawn(program, words, { stdio: ["ignore", "pipe", "pipe"] });
   let output = "";
   let errors = "";
   child.stdout?.on("data", (data) => {

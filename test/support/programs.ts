@@ -33,7 +33,11 @@ export interface ConsumerSummary extends JsonRecord {
   firstSequence: number;
   sequenceGaps: number;
   sequenceAdvances: boolean;
+  /** Of streaming alone; never back, and how often the one before again. */
   timestampsAdvance: boolean;
+  timestampsRepeated: number;
+  firstTimestampUs: number;
+  lastTimestampUs: number;
   again: number;
   seconds: number;
   errno: string | null;
@@ -170,6 +174,49 @@ export function producer(args: readonly (string | number)[]): Program<ProducerSu
 /** Starts frame_consumer; its arguments stand at the top of frame_consumer.cc. */
 export function consumer(args: readonly (string | number)[]): Program<ConsumerSummary> {
   return follow("frame_consumer", args);
+}
+
+export interface StormSummary extends JsonRecord {
+  event: "done";
+  seed: number;
+  killed: number;
+  /** Ended with EBUSY, where it may be. */
+  busy: number;
+  written: number;
+  taken: number;
+  torn: number;
+  /** How many were killed as what, and doing what. */
+  kinds: Record<string, number>;
+  stages: Record<string, number>;
+  /** Clients that ended by themselves, which none should. */
+  failed: Record<string, number>;
+}
+
+/** Starts kill_storm; its arguments stand at the top of kill_storm.cc. */
+export function storm(args: readonly (string | number)[]): Program<StormSummary> {
+  return follow("kill_storm", args);
+}
+
+export interface AccountingSummary extends JsonRecord {
+  event: "done";
+  turns: number;
+  violations: number;
+  /** The rules that were broken. */
+  broken: string[];
+  /** Turns in which dynamic buffering was on, and of these those without a resize. */
+  active: number;
+  exact: number;
+  resets: number;
+  switches: number;
+  mostConsumers: number;
+  mostDropped: number;
+  mostLeft: number;
+  mostStalled: number;
+}
+
+/** Starts accounting_checker; its arguments stand at the top of accounting_checker.cc. */
+export function accountingChecker(args: readonly (string | number)[]): Program<AccountingSummary> {
+  return follow("accounting_checker", args);
 }
 
 /** Starts device_talk; its commands stand at the top of device_talk.cc. */
