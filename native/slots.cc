@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <utility>
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23  // linux/mman.h, since 5.14
@@ -15,6 +16,8 @@ size_t round_to_pages(size_t bytes) {
   static const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   return (bytes + page - 1) / page * page;
 }
+
+Slots::Slots(std::function<bool(size_t)> allow) : allow_(std::move(allow)) {}
 
 Slots::~Slots() {
   for (Slot* slot : cache_) unmap(slot);
@@ -75,7 +78,8 @@ std::vector<Slot*> Slots::surplus(size_t keep_bytes) {
 }
 
 // Mapped with the reserve behind, which goes at once: no limit has to be read, and none is missed.
-Slot* Slots::map(size_t bytes) {
+Slot* Slots::map(size_t bytes) const {
+  if (allow_ && !allow_(bytes)) return nullptr;
   void* data = mmap(nullptr, bytes + kProcessReserve, PROT_READ | PROT_WRITE,
                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (data == MAP_FAILED) return nullptr;
