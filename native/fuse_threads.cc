@@ -131,7 +131,7 @@ void FuseSession::prepare_landing(Reader* reader) {
     slot = nullptr;
   }
   if (wanted == 0) return;
-  if (slot == nullptr) slot = Slots::map(room);
+  if (slot == nullptr) slot = Slots::map_slot(room);
   if (slot != nullptr && slot->capacity >= wanted) reader->landing_bytes = wanted;
 }
 

@@ -21,7 +21,7 @@ Nanoseconds monotonic_now() {
   return now.tv_sec * kSecond + now.tv_nsec;
 }
 
-Ring::Ring(Setup setup) : setup_(std::move(setup)) {
+Ring::Ring(Setup setup) : setup_(std::move(setup)), slots_(setup_.allow_mapping) {
   sizeimage_ = setup_.sizeimage;
   started_ = last_housekeeping_ = setup_.now;
   slots_.set_frame_bytes(sizeimage_);
@@ -72,12 +72,9 @@ ClaimAnswer Ring::claim(Producer* producer, size_t bytes, Nanoseconds now, Claim
   const ClaimAnswer answer = room_for_claim(producer, room, now, retry_at);
   if (answer != ClaimAnswer::kGranted) return answer;
   bool mapped = false;
-  Slot* slot = nullptr;
-  if (slots_.cached_count() > 0 || !setup_.allow_mapping || setup_.allow_mapping(room)) {
-    const Nanoseconds before = monotonic_now();
-    slot = slots_.acquire(bytes, &mapped);
-    if (mapped) commit_ns_ += monotonic_now() - before;
-  }
+  const Nanoseconds before = monotonic_now();
+  Slot* slot = slots_.acquire(bytes, &mapped);
+  if (mapped) commit_ns_ += monotonic_now() - before;
   if (slot == nullptr) {
     if (used_ + claimed_ == 0) return ClaimAnswer::kNoMemory;
     if (mode_ == Mode::kDynamic)

@@ -157,8 +157,7 @@ Nanoseconds Ring::housekeep(Nanoseconds now) {
   for (Slot* slot : surplus) Slots::unmap(slot);
   const Nanoseconds released = monotonic_now();
   Slot* prepared = nullptr;
-  if (prepare_bytes != 0 && (!setup_.allow_mapping || setup_.allow_mapping(prepare_bytes)))
-    prepared = Slots::map(prepare_bytes);
+  if (prepare_bytes != 0) prepared = slots_.map(prepare_bytes);
   if (prepared != nullptr) Slots::populate(prepared);
   if (look) setup_.budget->look(now);
   const Nanoseconds committed = monotonic_now();

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <utility>
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23  // linux/mman.h, since 5.14
@@ -19,6 +20,8 @@ size_t round_to_pages(size_t bytes) {
   static const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   return (bytes + page - 1) / page * page;
 }
+
+Slots::Slots(std::function<bool(size_t)> allow) : allow_(std::move(allow)) {}
 
 Slots::~Slots() {
   for (Slot* slot : cache_) unmap(slot);
@@ -83,10 +86,14 @@ std::vector<Slot*> Slots::surplus(size_t keep_bytes) {
   return detached;
 }
 
+Slot* Slots::map(size_t bytes) const {
+  return !allow_ || allow_(bytes) ? map_slot(bytes) : nullptr;
+}
+
 // Mapped with the reserve behind, which goes at once: no limit has to be read, and none is missed.
 // Huge pages make the first touch of a large frame, and its release, several times cheaper; what
 // they would not fill stays with small ones, so that no memory is held for nothing.
-Slot* Slots::map(size_t bytes) {
+Slot* Slots::map_slot(size_t bytes) {
   const size_t slack = bytes >= kHugePage ? kHugePage : 0;
   const size_t length = bytes + slack + kProcessReserve;
   void* mapped = mmap(nullptr, length, PROT_READ | PROT_WRITE,

@@ -9,13 +9,14 @@
 //        ▲                              │warm│    │     │cold│ ─▶ surplus ─▶ munmap
 //        └───────── most recent ────────┴────┘    └ … ──┴────┘    (off the lock)
 //
-// Not thread-safe: the ring's lock guards it. Mapping and unmapping are static functions, which the
-// housekeeper calls without the lock.
+// Not thread-safe: the ring's lock guards it, but for mapping and unmapping, which the housekeeper
+// does without it.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <vector>
 
 namespace loopback {
@@ -34,6 +35,8 @@ size_t round_to_pages(size_t bytes);
 
 class Slots {
  public:
+  /// `allow` refuses new mappings, for tests: of so many bytes.
+  explicit Slots(std::function<bool(size_t)> allow = {});
   ~Slots();
 
   /// A slot of at least `bytes`; nullptr where the system refuses the memory. `mapped` tells
@@ -64,13 +67,16 @@ class Slots {
   void touch(Slot* slot, size_t bytes);
 
   /// nullptr: refused, or it would leave less than kProcessReserve.
-  static Slot* map(size_t bytes);
+  Slot* map(size_t bytes) const;
+  /// The same for a slot of somebody else's, which may be exchanged for one of ours.
+  static Slot* map_slot(size_t bytes);
   static void populate(Slot* slot);
   static void unmap(Slot* slot);
   /// Takes a detached slot out of the account; to be called under the lock before `unmap`.
   void forget(Slot* slot) { resident_ -= slot->touched; }
 
  private:
+  const std::function<bool(size_t)> allow_;
   std::deque<Slot*> cache_;  // Warm end at the back.
   size_t cached_bytes_ = 0;
   size_t in_use_bytes_ = 0;

@@ -52,25 +52,33 @@ struct Bench {
               .now = monotonic_now(),
               .observe = {},
               .wake_housekeeper = {},
-              .budget = std::make_shared<MemoryBudget>([] {
-                return Headroom{uint64_t{1} << 40, "a test"};
+              .budget = std::make_shared<MemoryBudget>([this] {
+                return Headroom{short_of_memory ? 0 : uint64_t{1} << 40, "a test"};
               }),
-              .allow_mapping = {}}) {}
+              .allow_mapping = [this](size_t) { return !short_of_memory || ++asked % 2 == 0; }}) {}
 
   // A minute is far more than is needed; it only keeps a fault from hanging the tests.
   bool over() const { return findings.any() || monotonic_now() - started > 60 * kSecond; }
 
   // Returns false where the ring has no place for it (static mode), or at the end.
-  bool produce(Producer* producer, uint64_t id, uint64_t turn, uint64_t bytes) {
+  bool produce(Producer* producer, uint64_t id, uint64_t turn, uint64_t bytes,
+               Slot* landed = nullptr) {
     Claim* claim = nullptr;
     Nanoseconds retry_at;
     ClaimAnswer answer;
     while ((answer = ring.claim(producer, bytes, monotonic_now(), &claim, &retry_at)) !=
            ClaimAnswer::kGranted) {
-      if (answer != ClaimAnswer::kFull) findings.add("a claim was refused for good");
-      if (over()) return false;
+      const bool refused = answer == ClaimAnswer::kNoMemory && may_be_short;
+      if (answer != ClaimAnswer::kFull && !refused) findings.add("a claim was refused for good");
+      if (over()) break;
       std::this_thread::yield();
     }
+    if (answer != ClaimAnswer::kGranted) {
+      if (landed != nullptr) Slots::unmap(landed);
+      return false;
+    }
+    // Its bytes may have landed elsewhere.
+    if (landed != nullptr && landed->capacity >= bytes) landed = ring.exchange(claim, landed);
     uint8_t* data = claim->data();
     for (uint64_t at = sizeof(Header); at < bytes; ++at) {
       data[at] = static_cast<uint8_t>(id * 7 + turn * 13 + at);
@@ -79,16 +87,20 @@ struct Bench {
     std::memcpy(data, &header, sizeof(header));
     if (turn % 50 == 49) {
       ring.abort(claim, true, monotonic_now());
-      return produce(producer, id, turn * 1000000, bytes);  // Not 49 modulo 50.
+      return produce(producer, id, turn * 1000000, bytes, landed);  // Not 49 modulo 50.
     }
     ring.publish(claim, bytes, {}, monotonic_now());
+    if (landed != nullptr) Slots::unmap(landed);
     return true;
   }
 
   // Takes one frame and checks it; nullopt where there is none.
   std::optional<Header> consume(Consumer* consumer) {
     const Frame* frame = ring.take(consumer, monotonic_now());
-    if (frame == nullptr) return std::nullopt;
+    return frame == nullptr ? std::nullopt : check(consumer, frame);
+  }
+
+  std::optional<Header> check(Consumer* consumer, const Frame* frame) {
     Header header;
     std::memcpy(&header, frame->data(), sizeof(header));
     if (header.bytes != frame->bytesused)
@@ -108,6 +120,18 @@ struct Bench {
     }
   }
 
+  ConsumerReport report_of(pid_t pid) {
+    for (ConsumerReport& row : ring.consumer_reports(monotonic_now())) {
+      if (row.pid == pid) return row;
+    }
+    findings.add("a consumer has no row");
+    return {};
+  }
+
+  // Memory that is refused: every look, and every other slot.
+  bool may_be_short = false;
+  std::atomic<bool> short_of_memory{false};
+  std::atomic<uint64_t> asked{0};
   Ring ring;
   Findings findings;
   Nanoseconds started = monotonic_now();
@@ -273,4 +297,114 @@ TEST(ringDeliversWholeFramesInOrderWhateverIsDoneToIt) {
   CHECK_EQ(counters.producers + counters.consumers, 0u);
   CHECK_EQ(counters.held_frames, 0u);
   CHECK_EQ(counters.used, 0u);
+}
+
+TEST(ringLosesNothingBetweenThreadsWhileMemoryIsRefused) {
+  constexpr uint64_t kProducers = 3, kConsumers = 2, kFrames = 300;
+  RingParameters parameters;
+  parameters.dynamic = true;
+  parameters.max = 128 * 4096;
+  parameters.stall_timeout_ms = 0;
+  parameters.shrink_delay_ms = 1;
+  Bench bench(parameters);
+  bench.may_be_short = true;
+  const auto join = [&bench](pid_t pid) {
+    return bench.ring.join_consumer({pid, "c"}, monotonic_now());
+  };
+  std::vector<Consumer*> consumers;
+  for (uint64_t i = 0; i < kConsumers; ++i) consumers.push_back(join(static_cast<pid_t>(i + 1)));
+  std::atomic<uint64_t> consuming{kConsumers};
+  const auto at_end = [&] { return consuming == 0 || bench.over(); };
+
+  std::vector<std::thread> threads;
+  for (uint64_t id = 1; id <= kProducers; ++id) {
+    threads.emplace_back([&, id] {
+      Producer* producer = bench.ring.join_producer({static_cast<pid_t>(id), "p"}, monotonic_now());
+      // A consumer of the producer's own takes nothing, and holds nobody up.
+      Consumer* own = id == 1 ? join(100) : nullptr;
+      if (own != nullptr) bench.ring.set_own_consumer(producer, own);
+      for (uint64_t turn = 1; turn <= kFrames && !bench.over(); ++turn) {
+        const uint64_t bytes = sizeof(Header) + (turn * 2654435761u) % 20000;
+        Slot* landed = turn % 3 == 0 ? Slots::map_slot(bytes) : nullptr;
+        Nanoseconds retry_at;
+        if (turn % 5 == 0) bench.ring.has_room(producer, bytes, monotonic_now(), &retry_at);
+        if (turn % 7 == 0) bench.ring.stop_claiming(producer);
+        bench.produce(producer, id, turn, bytes, landed);
+      }
+      if (own != nullptr) bench.ring.leave_consumer(own, monotonic_now());
+      bench.ring.leave_producer(producer, monotonic_now());
+    });
+  }
+  for (uint64_t i = 0; i < kConsumers; ++i) {
+    threads.emplace_back([&, i, consumer = consumers[i]] {
+      uint64_t taken = 0;
+      while (taken < kProducers * kFrames && !bench.over()) {
+        if (bench.consume(consumer))
+          ++taken;
+        else
+          std::this_thread::yield();
+        if (taken % 11 == 0) bench.ring.stop_waiting(consumer);
+        bench.ring.touch(consumer, monotonic_now());
+      }
+      const ConsumerReport row = bench.report_of(static_cast<pid_t>(i + 1));
+      if (taken != kProducers * kFrames || row.delivered != taken || row.dropped != 0)
+        bench.findings.add("a consumer got " + std::to_string(taken) + " frames of " +
+                           std::to_string(row.published) + ", lost " + std::to_string(row.dropped));
+      --consuming;
+    });
+  }
+  // One comes and goes, and is shown frames again and images that never were in the ring.
+  threads.emplace_back([&] {
+    while (!at_end()) {
+      Consumer* consumer = join(50);
+      uint64_t shown = 0;
+      for (int turn = 0; turn < 40 && !at_end(); ++turn) {
+        const Frame* again = turn % 4 == 0 ? bench.ring.repeat(consumer, monotonic_now()) : nullptr;
+        if (again != nullptr) {
+          bench.check(consumer, again);
+          ++shown;
+        } else if (turn % 9 == 0) {
+          bench.ring.count_substitute(consumer, 100, monotonic_now());
+          ++shown;
+        } else if (bench.consume(consumer)) {
+          ++shown;
+        }
+      }
+      // A frame that came while it waited counts as delivered, until it leaves without it.
+      bench.ring.stop_waiting(consumer);
+      const uint64_t delivered = bench.report_of(50).delivered;
+      if (delivered != shown && delivered != shown + 1)
+        bench.findings.add("a consumer was shown " + std::to_string(shown) + " frames, not " +
+                           std::to_string(delivered));
+      bench.ring.leave_consumer(consumer, monotonic_now());
+    }
+  });
+  uint64_t refusals = 0;
+  threads.emplace_back([&] {
+    for (uint64_t round = 0; !at_end(); ++round) {
+      bench.short_of_memory = round % 3 != 0;
+      bench.ring.housekeep(monotonic_now());
+      bench.check_law();
+      RingParameters next = bench.ring.parameters();
+      if (!next.dynamic) ++refusals;
+      next.dynamic = true;
+      next.max_buffers = 1 + round % 4;
+      bench.ring.set_parameters(next, round % 2 == 0, monotonic_now());
+      std::this_thread::yield();
+    }
+  });
+  join_all(threads);
+  bench.short_of_memory = false;
+  CHECK_EQ(bench.findings.text(), "");
+  CHECK(refusals > 0);
+  for (Consumer* consumer : consumers) bench.ring.leave_consumer(consumer, monotonic_now());
+  bench.check_law();
+  CHECK_EQ(bench.findings.text(), "");
+  const RingCounters counters = bench.ring.counters(monotonic_now());
+  CHECK_EQ(counters.published_frames, kProducers * kFrames);
+  CHECK_EQ(counters.aborted_frames, kProducers * (kFrames / 50));
+  CHECK_EQ(counters.used + counters.held_frames, 0u);
+  bench.ring.housekeep(monotonic_now() + 2 * kSecond);
+  bench.ring.housekeep(monotonic_now() + 4 * kSecond);
+  CHECK_EQ(bench.ring.counters(monotonic_now()).resident, 0u);
 }
