@@ -14,8 +14,10 @@
 
 class Arena {
  public:
-  explicit Arena(size_t frame_bytes)
-      : step_((frame_bytes + kPage - 1) / kPage * kPage), count_(kBytes / step_) {
+  static constexpr size_t kBytes = size_t{64} << 20;
+
+  explicit Arena(size_t frame_bytes, size_t arena_bytes = kBytes)
+      : step_((frame_bytes + kPage - 1) / kPage * kPage), count_(arena_bytes / step_) {
     if (count_ == 0) count_ = 1;
     const size_t bytes = count_ * step_;
     void* start = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -33,7 +35,6 @@ class Arena {
   uint8_t* next() { return start_ + step_ * (at_++ % count_); }
 
  private:
-  static constexpr size_t kBytes = size_t{64} << 20;
   static constexpr size_t kPage = 4096;
   size_t step_;
   size_t count_;

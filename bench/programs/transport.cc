@@ -1,8 +1,9 @@
 // What a device is compared with: the same frames by another way, measured in the same manner.
 //
-//   transport memcpy|tmpfs|pipe|unix|wake --bytes N --frames N [--warmup N] [--fps F]
+//   transport memcpy|cached|tmpfs|pipe|unix|wake --bytes N --frames N [--warmup N] [--fps F]
 //
 //   memcpy   arena ─▶ arena
+//   cached   one buffer ─▶ another, always the same two
 //   tmpfs    arena ─ pwrite ─▶ a tmpfs file of 64 MB, its pages there already ─ pread ─▶ arena
 //   pipe     arena ─ write ─▶ a pipe of 1 MiB ─ read ─▶ arena, two processes
 //   unix     the same through a stream socket pair
@@ -62,9 +63,9 @@ void measure(const char* event, const Load& load, Step step) {
   line.raw("callNs", calls.json()).raw("sentNs", sents.json()).print();
 }
 
-void copy_memory(const Load& load) {
-  Arena from(load.bytes);
-  Arena to(load.bytes);
+void copy_memory(const Load& load, size_t arena_bytes) {
+  Arena from(load.bytes, arena_bytes);
+  Arena to(load.bytes, arena_bytes);
   measure("done", load, [&](uint64_t) {
     memcpy(to.next(), from.next(), load.bytes);
     return 0;
@@ -160,7 +161,9 @@ int main(int count, char** arguments) {
                   static_cast<uint64_t>(options.number("frames", 100)),
                   static_cast<uint64_t>(options.number("warmup", 0)), options.real("fps", 0)};
   if (way == "memcpy") {
-    copy_memory(load);
+    copy_memory(load, Arena::kBytes);
+  } else if (way == "cached") {
+    copy_memory(load, load.bytes);
   } else if (way == "tmpfs") {
     through_file(load);
   } else if (way == "pipe" || way == "wake") {
@@ -168,7 +171,7 @@ int main(int count, char** arguments) {
   } else if (way == "unix") {
     through_socket(load);
   } else {
-    fprintf(stderr, "%s: memcpy, tmpfs, pipe, unix or wake is wanted\n", way.c_str());
+    fprintf(stderr, "%s: memcpy, cached, tmpfs, pipe, unix or wake is wanted\n", way.c_str());
     return 2;
   }
 }
