@@ -327,14 +327,9 @@ class DeviceMountObject : public Napi::ObjectWrap<DeviceMountObject> {
         throw error_with_code(env, EEXIST,
                               "video" + std::to_string(setup.number) + " is there already");
     }
-    const RingParameters wanted = setup.ring;
     const uint32_t number = setup.number;
-    V4l2Device* device = session_->add_device(std::move(setup));
-    const std::string wrong = device->ring().set_parameters(wanted, false, monotonic_now());
-    if (!wrong.empty()) {
-      session_->remove_device(number);
-      throw error_with_code(env, EINVAL, wrong);
-    }
+    const std::string wrong = session_->add_device(std::move(setup));
+    if (!wrong.empty()) throw error_with_code(env, EINVAL, wrong);
     return device_object(env, number);
   }
 

@@ -207,6 +207,13 @@ std::optional<uint64_t> write_byte_count(pid_t tid) {
   return std::min(*bytes, kMostBytesAtOnce);
 }
 
+std::optional<uint64_t> present_write_bytes(pid_t tid) {
+  if (tid <= 0) return std::nullopt;
+  const std::optional<SystemCall> call = present_call(tid, 1);
+  if (!call || (call->number != SYS_write && call->number != SYS_pwrite64)) return std::nullopt;
+  return std::min(call->arguments[2], kMostBytesAtOnce);
+}
+
 std::string command_of(pid_t pid) {
   std::string command = pid > 0 ? contents(proc_path(pid, "comm")) : "";
   if (!command.empty() && command.back() == '\n') command.pop_back();

@@ -26,6 +26,12 @@ bool FuseSession::dispatch_file(const Incoming& in) {
     case FUSE_READ: {
       if (page_read(in)) return true;
       const auto* read = reinterpret_cast<const fuse_read_in*>(in.body);
+      // Not read(2): a splice, which a device does not know. It must not wait: it may be one of the
+      // few requests that the kernel sends in the background, as each close is.
+      if ((read->read_flags & FUSE_READ_LOCKOWNER) == 0) {
+        reply_error(request, EINVAL);
+        return true;
+      }
       OpenFile* opened = file(read->fh);
       if (opened == nullptr)
         reply_error(request, control_files_.contains(read->fh) ? EINVAL : EBADF);
@@ -82,10 +88,11 @@ bool FuseSession::dispatch_file(const Incoming& in) {
   }
 }
 
-// False: no device holds such a request.
+// Such a request waits with a device, or is looked into aside. False: neither.
 bool FuseSession::interrupt(uint64_t unique) {
   return std::any_of(devices_.begin(), devices_.end(),
-                     [unique](auto& each) { return each.second->interrupt(unique); });
+                     [unique](auto& each) { return each.second->interrupt(unique); }) ||
+         interrupt_aside(unique);
 }
 
 FuseSession::OpenFile* FuseSession::file(uint64_t handle) {
@@ -119,7 +126,9 @@ void FuseSession::open(const Incoming& in) {
     // An inode has one backing file: a second open of it (by /proc/self/fd) shares the window.
     if (node.opens == 0 && !open_backing(node.window->fd(), &node.backing_id))
       return reply_error(request, errno);
-    out.open_flags |= FOPEN_PASSTHROUGH | FOPEN_PARALLEL_DIRECT_WRITES;
+    // Not FOPEN_PARALLEL_DIRECT_WRITES: of a file's writes one waits with us, with its bytes; the
+    // others wait in the kernel.
+    out.open_flags |= FOPEN_PASSTHROUGH;
     out.backing_id = node.backing_id;
   } else if (io_mode_ == IoMode::kPageCache) {
     out.open_flags |= FOPEN_KEEP_CACHE;

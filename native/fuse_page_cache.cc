@@ -25,6 +25,8 @@ constexpr size_t kPage = 4096;
 void FuseSession::show(const Opener& opener, std::shared_ptr<Window::Region> region, size_t bytes,
                        std::function<void()> then) {
   if (io_mode_ != IoMode::kPageCache) return then();
+  // The session ends, and with it what waits for the answer.
+  if (stores_ended_) return;
   region->showing = true;
   stores_.push_back({opener.node, std::move(region), bytes, std::move(then)});
   if (!store_thread_.joinable()) store_thread_ = std::thread([this] { store_pages(); });
@@ -34,8 +36,8 @@ void FuseSession::show(const Opener& opener, std::shared_ptr<Window::Region> reg
 void FuseSession::store_pages() {
   auto guard = lock();
   while (true) {
+    if (stores_ended_) return;
     if (stores_.empty()) {
-      if (stores_ended_) return;
       stores_changed_.wait(guard);
       continue;
     }
@@ -50,6 +52,10 @@ void FuseSession::store_pages() {
     guard.lock();
     store.region->showing = false;
     store.then();
+    // A dequeue may have waited for that region.
+    const auto node = nodes_.find(store.node);
+    if (node == nodes_.end() || node->second.device == nullptr) continue;
+    node->second.device->look_again();
   }
 }
 

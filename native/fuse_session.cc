@@ -45,6 +45,7 @@ FuseSession::FuseSession(SessionOptions options) : options_(std::move(options)) 
   MountOptions mount;
   mount.mountpoint = options_.mountpoint;
   mount.allow_other = options_.allow_other;
+  gate_->session = this;
   fd_ = mount_fuse(mount);
   started_seconds_ = static_cast<uint64_t>(time(nullptr));
   try {
@@ -82,9 +83,10 @@ void FuseSession::initialize() {
                                  std::to_string(in.minor) + ", 7.23 or later is needed");
   passthrough_offered_ = (offered & FUSE_PASSTHROUGH) != 0;
   mmap_offered_ = (offered & FUSE_DIRECT_IO_ALLOW_MMAP) != 0;
+  // Not FUSE_ATOMIC_O_TRUNC: the kernel then takes the file for empty, and mapping it for an error.
   const uint64_t wanted =
-      offered & (FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_ATOMIC_O_TRUNC | FUSE_PARALLEL_DIROPS |
-                 FUSE_MAX_PAGES | FUSE_INIT_EXT | FUSE_PASSTHROUGH | FUSE_DIRECT_IO_ALLOW_MMAP);
+      offered & (FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES |
+                 FUSE_INIT_EXT | FUSE_PASSTHROUGH | FUSE_DIRECT_IO_ALLOW_MMAP);
   WireInitOut out{};
   out.major = 7;
   out.minor = std::min<uint32_t>(in.minor, 40);
@@ -137,13 +139,17 @@ bool FuseSession::open_backing(int fd, int32_t* id) {
   return *id > 0;
 }
 
-V4l2Device* FuseSession::add_device(DeviceSetup setup) {
+std::string FuseSession::add_device(DeviceSetup setup) {
   const uint32_t number = setup.number;
+  const RingParameters parameters = setup.ring;
   auto made = std::make_unique<V4l2Device>(std::move(setup), this, options_.log);
-  V4l2Device* device = made.get();
+  // Before anybody can open it: frames of which no two fit are refused here.
+  const std::string wrong = made->ring().set_parameters(parameters, false, monotonic_now());
+  if (!wrong.empty()) return wrong;
   auto guard = lock();
-  devices_[number] = std::move(made);
-  return device;
+  if (!devices_.try_emplace(number, std::move(made)).second)
+    return "video" + std::to_string(number) + " is there already";
+  return "";
 }
 
 int FuseSession::remove_device(uint32_t number) {
@@ -182,26 +188,37 @@ void FuseSession::kick() {
 }
 
 void FuseSession::stop() {
+  // Before the threads end: a store may wait for a page that only they can bring.
+  end_stores();
   join_threads();
   if (fd_ < 0) return;
+  {
+    std::lock_guard entered(gate_->mutex);
+    gate_->session = nullptr;
+  }
   {
     auto guard = lock();
     retrievals_.clear();
     for (auto& [number, device] : devices_) device->fail_all(ENODEV);
     for (const auto& [ticket, request] : control_calls_) reply_error(request, ENODEV);
     control_calls_.clear();
+    while (!owed_.empty()) {
+      Request request;
+      request.unique = owed_.begin()->first;
+      reply_error(request, ENODEV);
+    }
   }
   if (!unmounted_) unmount_fuse(options_.mountpoint);
   unmounted_ = true;
   // What is still asked is answered ECONNABORTED by the kernel.
-  end_stores();
   close(fd_);
   fd_ = -1;
-  while (aside_ > 0) usleep(1000);
+  aside_.end();
   auto guard = lock();
   files_.clear();
   control_files_.clear();
   nodes_.clear();
+  stores_.clear();
   devices_.clear();
 }
 
@@ -219,6 +236,7 @@ Request FuseSession::request_of(const Incoming& in) const {
   Request request;
   request.unique = in.header->unique;
   request.tid = static_cast<pid_t>(in.header->pid);
+  request.uid = in.header->uid;
   const auto node = nodes_.find(in.header->nodeid);
   if (node != nodes_.end() && node->second.device != nullptr)
     request.inode = inode_number(*node->second.device);
@@ -238,13 +256,18 @@ void FuseSession::send(uint64_t unique, int error, const void* data, size_t size
   [[maybe_unused]] const ssize_t sent = writev(fd_, parts, more_size > 0 ? 3 : size > 0 ? 2 : 1);
 }
 
-void FuseSession::reply_error(const Request& request, int error) { send(request.unique, -error); }
+void FuseSession::reply_error(const Request& request, int error) {
+  owed_.erase(request.unique);
+  send(request.unique, -error);
+}
 
 void FuseSession::reply_bytes(const Request& request, const void* data, size_t size) {
+  owed_.erase(request.unique);
   send(request.unique, 0, data, size);
 }
 
 void FuseSession::reply_written(const Request& request, uint32_t bytes) {
+  owed_.erase(request.unique);
   fuse_write_out out{bytes, 0};
   send(request.unique, 0, &out, sizeof out);
 }
@@ -252,6 +275,7 @@ void FuseSession::reply_written(const Request& request, uint32_t bytes) {
 // An ioctl's own error travels as its result: so the kernel copies the struct back all the same.
 void FuseSession::reply_ioctl(const Request& request, int32_t result, const void* data,
                               size_t size) {
+  owed_.erase(request.unique);
   fuse_ioctl_out out{};
   out.result = result;
   // No more than the ioctl's direction lets the caller have.
@@ -267,22 +291,6 @@ void FuseSession::wake_at(Nanoseconds deadline) {
   if (deadline >= clock_at_) return;
   clock_at_ = deadline;
   clock_changed_.notify_one();
-}
-
-void FuseSession::run_aside(std::function<void()> work) {
-  ++aside_;
-  std::thread([this, work = std::move(work)] {
-    work();
-    --aside_;
-  }).detach();
-}
-
-void FuseSession::locked(const std::function<void()>& step) {
-  {
-    auto guard = lock();
-    if (!stopping_) step();
-  }
-  kick();
 }
 
 }  // namespace loopback

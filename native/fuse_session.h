@@ -4,6 +4,7 @@
 //                           │
 //                  dispatch ├─▶ fuse_directory.cc   lookup, getattr, readdir, …
 //                           ├─▶ fuse_control.cc     the control device's ioctls
+//                           ├─▶ fuse_aside.cc       what may wait for the caller
 //                           └─▶ fuse_file.cc        open, read, write, ioctl, poll, release
 //                                    │
 //   /dev/fuse ◀─ writev ── reply ◀───┘  at once, or later by `unique` for what had to wait
@@ -26,6 +27,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "aside.h"
 #include "control_device.h"
 #include "fuse_protocol.h"
 #include "v4l2_device.h"
@@ -59,8 +61,9 @@ class FuseSession : public Answers {
 
   IoMode io_mode() const { return io_mode_; }
 
-  /// Adds a file `videoN`. The device lives until `remove_device` or the session's end.
-  V4l2Device* add_device(DeviceSetup setup);
+  /// Adds a file `videoN`, which lives until `remove_device` or the session's end. Returns an empty
+  /// string, or a sentence that says what is wrong with the setup.
+  std::string add_device(DeviceSetup setup);
   /// 0, ENODEV or, while somebody has it open, EBUSY.
   int remove_device(uint32_t number);
   /// Null where there is none. Call, and use, under `lock`.
@@ -87,8 +90,7 @@ class FuseSession : public Answers {
             std::function<void()> then) override;
   void fetch(const Opener& opener, std::shared_ptr<Window::Region> region, size_t bytes,
              std::function<void()> then) override;
-  void run_aside(std::function<void()> work) override;
-  void locked(const std::function<void()>& step) override;
+  bool run_aside(const Request& request, AsideWork work) override;
 
  private:
   /// One inode. Each lookup makes a new one: a write(2) that waits holds its inode's lock, and
@@ -153,6 +155,23 @@ class FuseSession : public Answers {
                      uint64_t address);
   void query_device(const Request& request, ControlConfig config);
 
+  // fuse_aside.cc
+  /// What threads aside come in by; shut when the session ends, which they may outlive.
+  struct Gate {
+    std::mutex mutex;
+    FuseSession* session;
+  };
+  struct Owed {
+    bool begun = false;  // A step has been done.
+  };
+  struct Interrupted {
+    Nanoseconds at;  // When it is given up.
+    uint64_t unique;
+  };
+  bool step_aside(uint64_t unique, const std::function<void()>& step);
+  bool interrupt_aside(uint64_t unique);
+  void give_up_aside(Nanoseconds now);
+
   // fuse_page_cache.cc
   struct Store {
     uint64_t node;
@@ -208,7 +227,11 @@ class FuseSession : public Answers {
   // it and is yet to dispatch it.
   std::deque<uint64_t> early_interrupts_;
   std::atomic<bool> stopping_{false};
-  std::atomic<uint32_t> aside_{0};
+
+  std::shared_ptr<Gate> gate_ = std::make_shared<Gate>();
+  Aside aside_;
+  std::unordered_map<uint64_t, Owed> owed_;  // Requests that are looked into aside, by unique.
+  std::deque<Interrupted> interrupted_;
 
   std::list<Reader> readers_;
   std::thread clock_;

@@ -153,8 +153,10 @@ void FuseSession::keep_time() {
     for (auto& [number, device] : devices_) {
       if (all || device->next_deadline() <= now) device->expire();
     }
+    give_up_aside(now);
     for (auto& [number, device] : devices_)
       clock_at_ = std::min(clock_at_, device->next_deadline());
+    if (!interrupted_.empty()) clock_at_ = std::min(clock_at_, interrupted_.front().at);
   }
 }
 

@@ -20,6 +20,7 @@ namespace loopback {
 struct Request {
   uint64_t unique = 0;
   pid_t tid = 0;
+  uint32_t uid = 0;
   /// The inode it goes to, which also finds the caller's descriptor in /proc.
   uint64_t inode = 0;
   /// Of an ioctl: how many bytes of its struct go back.
@@ -58,6 +59,7 @@ struct Opener {
   std::string command;
   bool may_read = false;
   bool may_write = false;
+  bool opened_nonblocking = false;
   uint32_t device_caps = 0;  // Fixed at open (exclusive_caps).
   uint32_t priority = 0;
 

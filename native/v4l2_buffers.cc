@@ -28,7 +28,13 @@ BufferQueue* queue_of(Opener* opener, uint32_t type) {
   return nullptr;
 }
 
-int64_t nanoseconds_of(const timeval& time) { return time.tv_sec * kSecond + time.tv_usec * 1000; }
+// 0, which stands for the time of publishing, where it is no time.
+int64_t nanoseconds_of(const timeval& time) {
+  constexpr int64_t kLatest = INT64_MAX / kSecond - 1;
+  if (time.tv_sec < 0 || time.tv_sec > kLatest || time.tv_usec < 0 || time.tv_usec >= 1000000)
+    return 0;
+  return time.tv_sec * kSecond + time.tv_usec * 1000;
+}
 
 timeval timeval_of(int64_t nanoseconds) {
   return {nanoseconds / kSecond, nanoseconds % kSecond / 1000};
@@ -42,6 +48,14 @@ bool V4l2Device::owned_elsewhere(const Opener* opener, uint32_t type) const {
     const BufferQueue& queue = is_output(type) ? other->output : other->capture;
     return other.get() != opener && other->pid == opener->pid && !queue.buffers.empty();
   });
+}
+
+// By read(2) and write(2), which exclude buffers: also while such a call waits.
+bool V4l2Device::reads_or_writes(const Opener* opener) const {
+  const bool writes = opener->producer != nullptr || opener->writes_timeout_image;
+  return !opener->reads.empty() || !opener->writes.empty() || opener->frame != nullptr ||
+         (writes && !opener->output.streaming) ||
+         (opener->was_delivered && !opener->capture.streaming);
 }
 
 int V4l2Device::allocate(Opener* opener, BufferQueue* queue, uint32_t type, uint32_t count,
@@ -65,10 +79,7 @@ int V4l2Device::reqbufs(Opener* opener, void* argument) {
   BufferQueue* queue = queue_of(opener, request->type);
   if (queue == nullptr || request->memory != V4L2_MEMORY_MMAP) return EINVAL;
   const uint32_t type = request->type;
-  if (queue->streaming || owned_elsewhere(opener, type)) return EBUSY;
-  if (opener->frame != nullptr || opener->producer != nullptr ||
-      (opener->was_delivered && !opener->capture.streaming))
-    return EBUSY;  // It read()s or write()s.
+  if (queue->streaming || owned_elsewhere(opener, type) || reads_or_writes(opener)) return EBUSY;
   request->capabilities = kBufferCaps;
   request->flags = 0;
   memset(request->reserved, 0, sizeof request->reserved);
@@ -78,7 +89,7 @@ int V4l2Device::reqbufs(Opener* opener, void* argument) {
   queue->broken = false;
   if (request->count == 0) return 0;
   // A poll before may have made it a reader; as a streamer it joins at STREAMON.
-  leave_as_consumer(opener);
+  if (!opener->capture.streaming) leave_as_consumer(opener);
   opener->output_announced = false;
   const uint32_t count = std::clamp(request->count, 2u, kMaxBuffers);
   const int error = allocate(opener, queue, type, count, format_.sizeimage);
@@ -96,11 +107,11 @@ int V4l2Device::create_bufs(Opener* opener, void* argument) {
   request->flags = 0;
   memset(request->reserved, 0, sizeof request->reserved);
   if (request->count == 0) return 0;
-  if (owned_elsewhere(opener, type)) return EBUSY;
+  if (owned_elsewhere(opener, type) || reads_or_writes(opener)) return EBUSY;
   const uint32_t length = request->format.fmt.pix.sizeimage;
   if (length < format_.sizeimage || length > UINT32_MAX / 4) return EINVAL;
   const size_t before = queue->buffers.size();
-  if (before == 0) leave_as_consumer(opener);
+  if (!opener->capture.streaming) leave_as_consumer(opener);
   const int error = allocate(opener, queue, type, request->count, length);
   request->count = static_cast<uint32_t>(queue->buffers.size() - before);
   return error;
@@ -166,6 +177,8 @@ int V4l2Device::qbuf(Opener* opener, void* argument) {
   if ((buffer->flags & V4L2_BUF_FLAG_REQUEST_FD) != 0) return EBADR;
   Buffer& held = queue->buffers[buffer->index];
   if (held.state != Buffer::State::kIdle) return EINVAL;
+  // The format has grown since: no part of a frame is ever delivered.
+  if (held.region->length() < format_.sizeimage) return EINVAL;
   const uint32_t index = buffer->index;
   if (is_output(buffer->type)) {
     // What was said at PREPARE_BUF stands, as in the kernel.
@@ -185,8 +198,7 @@ int V4l2Device::qbuf(Opener* opener, void* argument) {
   const bool output = is_output(buffer->type);
   describe(opener, *queue, index, buffer);
   if (output) {
-    static uint64_t fetches = 0;
-    const uint64_t fetch = held.fetch = ++fetches;
+    const uint64_t fetch = held.fetch = ++fetches_;
     answers_->fetch(*opener, held.region, held.described.bytesused, [this, opener, index, fetch] {
       // A STREAMOFF may have overtaken the answer, and other buffers taken this one's place.
       if (index >= opener->output.buffers.size()) return;
@@ -326,11 +338,14 @@ void V4l2Device::dqbuf(Opener* opener, const Request& request, v4l2_buffer argum
       (!queue->streaming && !queue->broken)) {
     error = EINVAL;
   } else if (try_dequeue(opener, &argument, is_output(argument.type), &error)) {
-  } else if (nonblocking(opener, request)) {
-    if (opener->consumer != nullptr) ring_->stop_waiting(opener->consumer);
-    error = EAGAIN;
   } else {
     opener->dequeues.push_back({request, argument, is_output(argument.type)});
+    unless_it_may_wait(opener, request, [this, opener, request, argument] {
+      std::erase_if(opener->dequeues,
+                    [&](const auto& waiting) { return waiting.request.unique == request.unique; });
+      if (opener->consumer != nullptr) ring_->stop_waiting(opener->consumer);
+      answer_dequeue(opener, request, argument, EAGAIN);
+    });
     return;
   }
   answer_dequeue(opener, request, argument, error);
@@ -360,7 +375,8 @@ bool V4l2Device::try_dequeue(Opener* opener, v4l2_buffer* argument, bool output,
     describe(opener, queue, index, argument);
     return true;
   }
-  if (queue.queued.empty()) return false;
+  // A region may still be on its way to the page cache, after a STREAMOFF overtook that.
+  if (queue.queued.empty() || queue.buffers[queue.queued.front()].region->showing) return false;
   const Nanoseconds now = monotonic_now();
   const Frame* frame = ring_->take(opener->consumer, now);
   const uint32_t index = queue.queued.front();

@@ -163,21 +163,24 @@ void V4l2Device::ext_ctrls(Opener* opener, const Request& request, uint32_t comm
         outer.count == 0 ? ext_ctrls_values(opener, command, &outer, nullptr) : EINVAL;
     return answers_->reply_ioctl(request, -error, &outer, sizeof outer);
   }
-  answers_->run_aside([this, opener, request, command, outer]() mutable {
+  const auto work = [this, opener, request, command, outer](const auto& locked) mutable {
     std::vector<v4l2_ext_control> controls(outer.count);
     const uint64_t address = reinterpret_cast<uint64_t>(outer.controls);
     const size_t bytes = controls.size() * sizeof(v4l2_ext_control);
     int error = read_caller_memory(request.tid, address, controls.data(), bytes);
     if (error == 0) {
-      answers_->locked([&] {
+      const auto step = [&] {
         error = ext_ctrls_values(opener, command, &outer, controls.data());
         settle();
-      });
+      };
+      if (!locked(step)) return;
       const int written = write_caller_memory(request.tid, address, controls.data(), bytes);
       if (error == 0) error = written;
     }
-    answers_->locked([&] { answers_->reply_ioctl(request, -error, &outer, sizeof outer); });
-  });
+    locked([&] { answers_->reply_ioctl(request, -error, &outer, sizeof outer); });
+  };
+  if (!answers_->run_aside(request, work))
+    answers_->reply_ioctl(request, -ENOMEM, &outer, sizeof outer);
 }
 
 int V4l2Device::ext_ctrls_values(Opener* opener, uint32_t command, v4l2_ext_controls* outer,

@@ -30,9 +30,11 @@ V4l2Device::V4l2Device(DeviceSetup setup, Answers* answers, DeviceLog log)
   format_.width = std::clamp(format_.width, setup_.min_width, setup_.max_width);
   format_.height = std::clamp(format_.height, setup_.min_height, setup_.max_height);
   format_.bytesperline = bytes_per_line(format, format_.width);
-  format_.sizeimage = static_cast<uint32_t>(sizeimage(format, format_.width, format_.height));
   Ring::Setup ring;
-  ring.sizeimage = format_.sizeimage;
+  // Whole: the least that a device's limits allow may be more than 32 bits hold, and is then
+  // refused.
+  ring.sizeimage = sizeimage(format, format_.width, format_.height);
+  format_.sizeimage = static_cast<uint32_t>(ring.sizeimage);
   ring.parameters = setup_.ring;
   ring.now = monotonic_now();
   ring.observe = [this](const RingEvent& event) {
@@ -61,6 +63,7 @@ Opener* V4l2Device::open(int flags, pid_t pid, std::shared_ptr<Window> window) {
   const int access = flags & O_ACCMODE;
   opener->may_read = access != O_WRONLY;
   opener->may_write = access != O_RDONLY;
+  opener->opened_nonblocking = (flags & O_NONBLOCK) != 0;
   opener->device_caps = V4L2_CAP_READWRITE | V4L2_CAP_STREAMING | V4L2_CAP_EXT_PIX_FORMAT;
   if (!setup_.exclusive_caps) {
     opener->device_caps |= V4L2_CAP_VIDEO_CAPTURE | V4L2_CAP_VIDEO_OUTPUT;
@@ -205,6 +208,11 @@ void V4l2Device::expire() {
   settle();
 }
 
+void V4l2Device::look_again() {
+  published_ = true;
+  settle();
+}
+
 void V4l2Device::settle() {
   bool polls_may_change = false;
   while (published_ || room_made_) {
@@ -285,12 +293,12 @@ bool V4l2Device::serve_producer(Opener* opener) {
 
 int V4l2Device::join_as_producer(Opener* opener) {
   if (opener->producer != nullptr || opener->writes_timeout_image) return 0;
+  if (opener->consumer == nullptr && users() >= setup_.max_openers) return EBUSY;
   if (timeout_image_io_) {
     timeout_image_io_ = false;
     opener->writes_timeout_image = true;
     return 0;
   }
-  if (opener->consumer == nullptr && users() >= setup_.max_openers) return EBUSY;
   opener->producer = ring_->join_producer({opener->pid, opener->command}, monotonic_now());
   if (opener->producer == nullptr) return EBUSY;
   if (opener->consumer != nullptr) ring_->set_own_consumer(opener->producer, opener->consumer);
@@ -337,7 +345,8 @@ void V4l2Device::leave_as_consumer(Opener* opener) {
 uint32_t V4l2Device::users() const {
   return static_cast<uint32_t>(
       std::count_if(openers_.begin(), openers_.end(), [](const auto& opener) {
-        return opener->producer != nullptr || opener->consumer != nullptr;
+        return opener->producer != nullptr || opener->consumer != nullptr ||
+               opener->writes_timeout_image;
       }));
 }
 
@@ -367,10 +376,15 @@ bool V4l2Device::blocked_by_priority(const Opener* opener) const {
                      [opener](const auto& other) { return other->priority > opener->priority; });
 }
 
-// An ioctl brings no flags of the open file, and O_NONBLOCK may have been set by fcntl since.
-bool V4l2Device::nonblocking(const Opener*, const Request& request) const {
-  const auto flags = descriptor_flags(request.tid, request.inode);
-  return flags.has_value() && (*flags & O_NONBLOCK) != 0;
+// An ioctl brings no flags of the open file, and O_NONBLOCK may have been set by fcntl since: /proc
+// tells. So the request waits first, and is given up if it may not.
+void V4l2Device::unless_it_may_wait(const Opener* opener, const Request& request,
+                                    std::function<void()> give_up) {
+  const bool looks = answers_->run_aside(request, [request, give_up](const auto& locked) {
+    const auto flags = descriptor_flags(request.tid, request.inode);
+    if (flags.has_value() && (*flags & O_NONBLOCK) != 0) locked(give_up);
+  });
+  if (!looks && opener->opened_nonblocking) give_up();
 }
 
 void V4l2Device::count_delivery(Opener* opener, Nanoseconds now) {

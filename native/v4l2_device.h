@@ -12,6 +12,7 @@
 #include <functional>
 #include <list>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -45,11 +46,13 @@ class Answers {
   /// called now, or when the kernel has answered and the opener is still there.
   virtual void fetch(const Opener& opener, std::shared_ptr<Window::Region> region, size_t bytes,
                      std::function<void()> then) = 0;
-  /// Runs `work` on a thread of its own, without the lock: copies from and to a caller's memory
-  /// may fault on a page of our own mount, which only a thread of the session's can bring.
-  virtual void run_aside(std::function<void()> work) = 0;
-  /// Runs `step` under the lock; from `run_aside` only.
-  virtual void locked(const std::function<void()>& step) = 0;
+  /// Runs the step under the lock. False: it is not run, since the request has been answered
+  /// meanwhile, and its opener and its device may be gone.
+  using Locked = std::function<bool(const std::function<void()>& step)>;
+  using AsideWork = std::function<void(const Locked& locked)>;
+  /// Runs `work` on another thread, without the lock: what may wait for the caller (aside.h). Its
+  /// steps answer the request, if nobody else does before. False: no thread can be had.
+  virtual bool run_aside(const Request& request, AsideWork work) = 0;
 };
 
 struct DeviceSetup {
@@ -101,6 +104,8 @@ class V4l2Device {
   void settle();
   /// `next_deadline` has come.
   void expire();
+  /// What a reader waited for may be there.
+  void look_again();
   /// When `settle` must run though nothing happened; kNever.
   Nanoseconds next_deadline() const { return deadline_; }
   uint32_t open_count() const { return static_cast<uint32_t>(openers_.size()); }
@@ -182,6 +187,7 @@ class V4l2Device {
   bool try_dequeue(Opener*, v4l2_buffer*, bool output, int* error);
   void answer_dequeue(Opener*, const Request&, const v4l2_buffer&, int error);
   bool owned_elsewhere(const Opener*, uint32_t type) const;
+  bool reads_or_writes(const Opener*) const;
   int allocate(Opener*, BufferQueue*, uint32_t type, uint32_t count, size_t length);
   void describe(const Opener*, const BufferQueue&, uint32_t index, v4l2_buffer*) const;
   void stop_streaming(Opener*, BufferQueue*, uint32_t type);
@@ -193,6 +199,8 @@ class V4l2Device {
   bool continue_read(Opener*, const Request&, uint32_t size);
   size_t take_in(Opener*, Piece, Slot** landed, int* error);
   void write_compressed(Opener*, const Request&, Piece, int flags);
+  void begin_compressed(Opener*, const Request&, Piece, int flags, std::optional<uint64_t> whole);
+  void continue_compressed(Opener*, const Request&, Piece, int flags);
   bool take_compressed(Opener*, Piece, int* error);
   void finish_frame(Opener*);
   bool begin_claim(Opener*, size_t bytes, int* error);
@@ -234,7 +242,7 @@ class V4l2Device {
   uint32_t users() const;
   uint32_t readiness(Opener*, Nanoseconds now);
   bool blocked_by_priority(const Opener*) const;
-  bool nonblocking(const Opener*, const Request&) const;
+  void unless_it_may_wait(const Opener*, const Request&, std::function<void()> give_up);
   void count_delivery(Opener*, Nanoseconds now);
   bool serve_reader(Opener*);
   bool serve_producer(Opener*);
@@ -265,6 +273,8 @@ class V4l2Device {
   bool timeout_image_io_ = false;
   std::vector<uint8_t> timeout_image_;
   uint32_t reported_usage_ = 0;
+
+  uint64_t fetches_ = 0;  // Numbers each QBUF of OUTPUT.
 
   // What the next `settle` has to look at.
   bool published_ = false;

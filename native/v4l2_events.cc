@@ -18,6 +18,8 @@ constexpr uint32_t kClientUsage = V4L2_EVENT_PRIVATE_START + 0x08E00000 + 1;
 int V4l2Device::subscribe_event(Opener* opener, void* argument) {
   const auto wanted = *static_cast<v4l2_event_subscription*>(argument);
   const ControlDescription* control = nullptr;
+  // But for controls, an id names nothing here: subscriptions must not add up.
+  if (wanted.type != V4L2_EVENT_CTRL && wanted.id != 0) return EINVAL;
   switch (wanted.type) {
     case V4L2_EVENT_CTRL:
       control = find_control(wanted.id);
@@ -151,9 +153,12 @@ bool V4l2Device::next_event(Opener* opener, v4l2_event* event) {
 void V4l2Device::dqevent(Opener* opener, const Request& request, v4l2_event argument) {
   if (next_event(opener, &argument))
     return answers_->reply_ioctl(request, 0, &argument, sizeof argument);
-  if (nonblocking(opener, request))
-    return answers_->reply_ioctl(request, -ENOENT, &argument, sizeof argument);
   opener->event_waits.push_back({request, argument});
+  unless_it_may_wait(opener, request, [this, opener, request, argument] {
+    std::erase_if(opener->event_waits,
+                  [&](const auto& waiting) { return waiting.request.unique == request.unique; });
+    answers_->reply_ioctl(request, -ENOENT, &argument, sizeof argument);
+  });
 }
 
 }  // namespace loopback

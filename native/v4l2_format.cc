@@ -145,7 +145,7 @@ DeviceFormat V4l2Device::replaced(const v4l2_pix_format& wanted, bool output) co
     else if (next.height > setup_.min_height)
       next.height = std::max(setup_.min_height, next.height / 2);
     else
-      break;
+      return format_;  // Not even the least of the device's sizes fits in that format.
   }
   next.bytesperline = bytes_per_line(*format, next.width);
   next.sizeimage = static_cast<uint32_t>(sizeimage(*format, next.width, next.height));
@@ -223,6 +223,7 @@ void V4l2Device::change_format(const DeviceFormat& next, Opener* by) {
   format_ = next;
   format_.generation = generation;
   timeout_image_.clear();
+  for (auto& opener : openers_) opener->timeout_part.clear();
   ring_->set_sizeimage(format_.sizeimage, monotonic_now());
   break_streams(by);
 }

@@ -214,13 +214,34 @@ bool V4l2Device::continue_write(Opener* opener) {
 // The caller's byte count stands in /proc while we hold its request; where that may not be read, a
 // request shorter than the largest ends the write, and an end-of-image a JPEG.
 void V4l2Device::write_compressed(Opener* opener, const Request& request, Piece piece, int flags) {
-  if (opener->claim == nullptr && opener->writes.empty()) {
+  if (opener->claim != nullptr || !opener->writes.empty())
+    return continue_compressed(opener, request, piece, flags);
+  if (const auto whole = present_write_bytes(request.tid))
+    return begin_compressed(opener, request, piece, flags, whole);
+  // The kernel lets no other write of the file in meanwhile.
+  std::vector<uint8_t> bytes(piece.data, piece.data + piece.size);
+  const auto work = [this, opener, request, flags, bytes = std::move(bytes)](const auto& locked) {
     const auto whole = write_byte_count(request.tid);
-    opener->write_open_ended = !whole.has_value();
-    opener->write_left = whole.value_or(0);
-    if (!opener->write_open_ended && opener->write_left > format_.sizeimage)
-      return answers_->reply_error(request, EINVAL);
-  }
+    locked([&] {
+      begin_compressed(opener, request, {bytes.data(), bytes.size()}, flags, whole);
+      settle();
+    });
+  };
+  if (!answers_->run_aside(request, work))
+    begin_compressed(opener, request, piece, flags, std::nullopt);
+}
+
+void V4l2Device::begin_compressed(Opener* opener, const Request& request, Piece piece, int flags,
+                                  std::optional<uint64_t> whole) {
+  opener->write_open_ended = !whole.has_value();
+  opener->write_left = whole.value_or(0);
+  if (!opener->write_open_ended && opener->write_left > format_.sizeimage)
+    return answers_->reply_error(request, EINVAL);
+  continue_compressed(opener, request, piece, flags);
+}
+
+void V4l2Device::continue_compressed(Opener* opener, const Request& request, Piece piece,
+                                     int flags) {
   int error = 0;
   if (!opener->writes.empty() || !take_compressed(opener, piece, &error)) {
     if (error != 0 && (error != EAGAIN || (flags & O_NONBLOCK) != 0))

@@ -4,30 +4,66 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <fstream>
 #include <system_error>
+
+#include "memory_headroom.h"
 
 namespace loopback {
 
 namespace {
+
 constexpr uint64_t kLimit = 1ull << 32;
+
+// Of all windows of the process.
+std::atomic<uint64_t> all_windows{0}, all_regions{0}, all_bytes{0};
+
+[[noreturn]] void fail(int error, const char* what) {
+  --all_windows;
+  throw std::system_error(error, std::generic_category(), what);
 }
 
-Window::Window() : fd_(memfd_create("v4l2loopback-window", MFD_CLOEXEC)) {
-  if (fd_ < 0) throw std::system_error(errno, std::generic_category(), "memfd_create");
+}  // namespace
+
+Window::Bounds Window::bounds() {
+  static const uint64_t mappings = [] {
+    uint64_t most = 65530;  // The kernel's default.
+    std::ifstream("/proc/sys/vm/max_map_count") >> most;
+    return most;
+  }();
+  static const uint64_t memory = memory_total();
+  rlimit files{};
+  getrlimit(RLIMIT_NOFILE, &files);
+  return {files.rlim_cur / 4 * 3, mappings / 2, memory / 2};
+}
+
+Window::Window() : fd_(-1) {
+  if (++all_windows > bounds().descriptors) fail(ENFILE, "too many open files");
+  fd_ = memfd_create("v4l2loopback-window", MFD_CLOEXEC);
+  if (fd_ < 0) fail(errno, "memfd_create");
   // Sparse: pages come as they are written.
   if (ftruncate(fd_, kLimit) != 0) {
     const int error = errno;
     close(fd_);
-    throw std::system_error(error, std::generic_category(), "ftruncate");
+    fail(error, "ftruncate");
   }
 }
 
-Window::~Window() { close(fd_); }
+Window::~Window() {
+  close(fd_);
+  --all_windows;
+}
 
 std::shared_ptr<Window::Region> Window::allocate(size_t length) {
+  const Bounds most = bounds();
+  const uint64_t others_bytes = all_bytes - bytes_, others_regions = all_regions - used_.size();
+  if (bytes_ + length > (most.bytes - std::min(most.bytes, others_bytes)) / 2 ||
+      used_.size() + 1 > (most.regions - std::min(most.regions, others_regions)) / 2)
+    return nullptr;
   uint64_t at = next_;
   const auto overlap = [&](uint64_t from) {
     return std::find_if(used_.begin(), used_.end(), [&](const Extent& extent) {
@@ -51,6 +87,9 @@ std::shared_ptr<Window::Region> Window::allocate(size_t length) {
                                             static_cast<uint8_t*>(data)));
   used_.push_back({at, length, region.get()});
   next_ = at + length;
+  bytes_ += length;
+  all_bytes += length;
+  ++all_regions;
   return region;
 }
 
@@ -75,6 +114,9 @@ void Window::write_at(uint64_t offset, const void* from, size_t length) {
 
 Window::Region::~Region() {
   munmap(data_, length_);
+  window_->bytes_ -= length_;
+  all_bytes -= length_;
+  --all_regions;
   fallocate(window_->fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset_, length_);
   auto& used = window_->used_;
   used.erase(std::find_if(used.begin(), used.end(),

@@ -7,6 +7,10 @@
 // Offsets handed to a program stay below 4 GiB, since v4l2_buffer.m.offset has 32 bits. Freed
 // regions are punched out at once, also while a program still maps them (it then reads zeros), and
 // their offsets are used again only after all others were.
+//
+// Windows cost the process descriptors, mappings and memory, and whoever may open a device has as
+// many as the system lets him open. So what all windows take together is bounded, and no window
+// takes more than half of what the others leave.
 #pragma once
 
 #include <atomic>
@@ -19,7 +23,8 @@ namespace loopback {
 
 class Window : public std::enable_shared_from_this<Window> {
  public:
-  /// Throws std::system_error where no memfd can be had.
+  /// Throws std::system_error where no memfd can be had; ENFILE where the process must keep the
+  /// descriptors that are left.
   Window();
   ~Window();
   Window(const Window&) = delete;
@@ -50,6 +55,14 @@ class Window : public std::enable_shared_from_this<Window> {
   /// nullptr where no room is left below 4 GiB, or no memory.
   std::shared_ptr<Region> allocate(size_t length);
 
+  /// What all windows of the process may have together.
+  struct Bounds {
+    uint64_t descriptors;
+    uint64_t regions;
+    uint64_t bytes;
+  };
+  static Bounds bounds();
+
   /// Page-cache mode: bytes at an offset of the file, which are those of the memfd. Writing leaves
   /// regions alone that are being shown.
   void read_at(uint64_t offset, void* to, size_t length) const;
@@ -63,6 +76,7 @@ class Window : public std::enable_shared_from_this<Window> {
   };
   int fd_;
   uint64_t next_ = 0;
+  uint64_t bytes_ = 0;
   std::vector<Extent> used_;
 };
 

@@ -5,16 +5,28 @@
  *     node scripts/test-native.mjs [--sanitizer=address|thread] [part of a test's name …]
  *
  * Everything in native/ but the addon itself is compiled, so the core proves to need no N-API.
+ * Clients of a session under test are programs of test/programs, compiled without a sanitizer.
  * Objects are kept and compiled anew when something they include has changed.
  */
-import { spawn } from "node:child_process";
-import { mkdirSync, readdirSync, readFileSync, statSync } from "node:fs";
-import { availableParallelism } from "node:os";
+import { spawn, spawnSync } from "node:child_process";
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  statSync,
+} from "node:fs";
+import { availableParallelism, tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { ensurePrograms, root } from "./steps.mjs";
 
 const cache = join(root, "node_modules", ".cache", "test-native");
 const compiler = process.env.CXX ?? "g++";
+
+const clients = ["device_fuzz", "device_intruder", "frame_producer", "frame_consumer"];
 
 const commonFlags = [
   "-std=c++20",
@@ -98,6 +110,30 @@ async function compileAll(files, directory, flags) {
   return objects;
 }
 
+/** Returns the folder with the programs. */
+async function compilePrograms() {
+  const directory = join(cache, "programs");
+  mkdirSync(directory, { recursive: true });
+  const files = clients.map((name) => join(root, "test/programs", `${name}.cc`));
+  const objects = await compileAll(files, directory, ["-O2", "-D_GNU_SOURCE"]);
+  for (const object of objects) {
+    const program = object.replace(/\.o$/, "");
+    if (modified(program) > modified(object)) continue;
+    await run(compiler, ["-pthread", object, "-o", program]);
+  }
+  return directory;
+}
+
+/** A sanitizer's report ends the process at once: what that leaves mounted is detached here. */
+function clear(folder) {
+  const left = readFileSync("/proc/self/mountinfo", "utf8")
+    .split("\n")
+    .map((line) => line.split(" ")[4] ?? "")
+    .filter((path) => path.startsWith(`${folder}/`));
+  for (const path of left) spawnSync("umount", ["-l", path]);
+  rmSync(folder, { recursive: true, force: true });
+}
+
 async function main() {
   const args = process.argv.slice(2);
   const chosen = args.find((arg) => arg.startsWith("--sanitizer="))?.slice("--sanitizer=".length);
@@ -110,6 +146,7 @@ async function main() {
     ...sources("native", (name) => !name.startsWith("addon")),
     ...sources("test/native", () => true),
   ];
+  const programs = await compilePrograms();
   for (const [name, { flags, env }] of Object.entries(sanitizers)) {
     if (chosen !== undefined && chosen !== name) continue;
     const directory = join(cache, name);
@@ -118,7 +155,14 @@ async function main() {
     const program = join(directory, "test-native");
     await run(compiler, [...flags, "-pthread", ...objects, "-o", program]);
     console.log(`test:native with the ${name} sanitizer`);
-    await run(program, names, { env: { ...process.env, ...env }, cwd: root });
+    const temporary = mkdtempSync(join(realpathSync(tmpdir()), "test-native-"));
+    chmodSync(temporary, 0o755);
+    const more = { TMPDIR: temporary, LOOPBACK_TEST_PROGRAMS: programs };
+    try {
+      await run(program, names, { env: { ...process.env, ...env, ...more }, cwd: root });
+    } finally {
+      clear(temporary);
+    }
   }
 }
 
