@@ -174,6 +174,7 @@ uint64_t RingModel::unused_length(uint64_t wanted) const {
 
 bool RingModel::claim(int id, uint64_t room_bytes, uint64_t frame_bytes, bool ask) {
   ClaimAnswer answer = ClaimAnswer::kFull;
+  bool held_back = false;  // By consumers, and nothing else.
   step("claim", [&] {
     ModelProducer& by = producer(id);
     const bool behind = !pending_.empty();
@@ -219,11 +220,18 @@ bool RingModel::claim(int id, uint64_t room_bytes, uint64_t frame_bytes, bool as
         CHECK(retry_at > now_);
         // Somebody must be able to make the room.
         CHECK(counters.used + all_claims() > 0);
-        if (parameters_.overflow == Overflow::kDrop && bound >= pages(room_bytes))
-          CHECK(all_claims() + pages(room_bytes) > bound);
+        held_back = all_claims() + pages(room_bytes) <= bound;
+        if (parameters_.overflow == Overflow::kDrop) CHECK(!held_back || bound < pages(room_bytes));
         break;
     }
   });
+  if (held_back) {
+    // Its own consumer alone never holds it back.
+    CHECK(std::any_of(consumers_.begin(), consumers_.end(), [&](const ModelConsumer& consumer) {
+      return consumer.id != producer(id).own_consumer && !consumer.owed.empty() &&
+             consumer.owed.front().sequence == frames_.front().sequence;
+    }));
+  }
   return answer == ClaimAnswer::kGranted;
 }
 
