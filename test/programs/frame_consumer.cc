@@ -3,7 +3,9 @@
 //
 //   frame_consumer DEVICE [--method read|mmap|mmap-poll|read-poll] [--nonblock] [--buffers N]
 //     [--count N] [--idle-ms M] [--delay-ms D] [--stop-after-frames N [--hold]] [--no-verify]
+//     [--read-bytes N]
 //
+// --read-bytes: a read(2) asks for no more, and --delay-ms passes after each.
 // --hold: after --stop-after-frames takes nothing more ({"event":"holding"}) but keeps the device
 // open; SIGUSR1 lets it go on ({"event":"resumed"}), SIGTERM ends it.
 #include <map>
@@ -37,6 +39,7 @@ class Consumer {
         stop_after_(static_cast<uint64_t>(options.number("stop-after-frames", 0))),
         idle_ms_(static_cast<int>(options.number("idle-ms", 0))),
         delay_ms_(options.number("delay-ms", 0)),
+        read_bytes_(static_cast<size_t>(options.number("read-bytes", 0))),
         verify_(!options.has("no-verify")) {}
 
   int run() {
@@ -153,7 +156,8 @@ class Consumer {
       if (polls_) {
         if (const int error = wait_for_frame()) return error;
       }
-      const ssize_t step = read(fd_, frame_.data() + offset, end - offset);
+      const size_t asked = read_bytes_ > 0 ? std::min(read_bytes_, end - offset) : end - offset;
+      const ssize_t step = read(fd_, frame_.data() + offset, asked);
       if (step == 0) return ENODATA;
       if (step > 0) {
         *got = static_cast<size_t>(step);
@@ -175,6 +179,7 @@ class Consumer {
       while (verify_ && read_header(frame_.data(), length, &header) && header.length > length &&
              header.length <= kLongestFrame) {
         ++parts_;
+        if (read_bytes_ > 0 && delay_ms_ > 0) sleep_until(now_ns() + delay_ms_ * 1'000'000);
         if (frame_.size() < header.length) frame_.resize(header.length);
         size_t more = 0;
         if (const int error = read_some(length, header.length, &more)) {
@@ -298,6 +303,7 @@ class Consumer {
   uint64_t stop_after_;
   const int idle_ms_;
   const int64_t delay_ms_;
+  const size_t read_bytes_;
   const bool verify_;
   const char* at_ = "";
   int fd_ = -1;
@@ -331,7 +337,7 @@ class Consumer {
 int main(int count, char** arguments) {
   const Options options(count, arguments,
                         {"method=", "nonblock", "buffers=", "count=", "idle-ms=", "delay-ms=",
-                         "stop-after-frames=", "hold", "no-verify"});
+                         "stop-after-frames=", "hold", "no-verify", "read-bytes="});
   catch_stop_signals();
   set_handler(SIGUSR1, [](int) { g_resume = 1; });
   return Consumer(options).run();
