@@ -142,6 +142,13 @@ bool FuseSession::open_backing(int fd, int32_t* id) {
 std::string FuseSession::add_device(DeviceSetup setup) {
   const uint32_t number = setup.number;
   const RingParameters parameters = setup.ring;
+  // Of longer lines the bytes would not fit into 32 bits.
+  if (std::max(setup.min_width, setup.min_height) > kLongestSide)
+    return "the least size, " + std::to_string(setup.min_width) + "x" +
+           std::to_string(setup.min_height) + ", is above " + std::to_string(kLongestSide) +
+           " pixels a side";
+  setup.max_width = std::min(setup.max_width, kLongestSide);
+  setup.max_height = std::min(setup.max_height, kLongestSide);
   auto made = std::make_unique<V4l2Device>(std::move(setup), this, options_.log);
   // Before anybody can open it: frames of which no two fit are refused here.
   const std::string wrong = made->ring().set_parameters(parameters, false, monotonic_now());

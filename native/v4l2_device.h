@@ -55,6 +55,9 @@ class Answers {
   virtual bool run_aside(const Request& request, AsideWork work) = 0;
 };
 
+/// In pixels; the most that max_width and max_height may be.
+inline constexpr uint32_t kLongestSide = 65536;
+
 struct DeviceSetup {
   uint32_t number = 0;  // videoN
   uint32_t minor = 0;

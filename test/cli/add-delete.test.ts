@@ -76,6 +76,7 @@ test("any program may ask the control device, as upstream's", async () => {
     "query 30 b'By program' 48 1920 32 1080 6 5 0",
     "add again EEXIST",
     "two numbers EINVAL",
+    "endless lines EINVAL",
     "remove 0",
     "remove again ENODEV",
     "query ENODEV",
@@ -103,6 +104,7 @@ number, _, label, *limits = struct.unpack(layout, ask("query", QUERY, struct.pac
 print("query", number, label.rstrip(b"\\0"), *limits[:6], limits[7])
 ask("add again", ADD, config)
 ask("two numbers", ADD, struct.pack(layout, 31, 32, b"", *[0] * 8))
+ask("endless lines", ADD, struct.pack(layout, 33, 33, b"", 1 << 31, 1 << 31, *[0] * 6))
 print("remove", fcntl.ioctl(control, REMOVE, bytearray(struct.pack("I", 30)), True))
 ask("remove again", REMOVE, struct.pack("I", 30))
 ask("query", QUERY, config)
