@@ -72,8 +72,8 @@ uint64_t attack(IoMode mode, uint64_t seed, uint64_t calls) {
     });
   }
   eventually("all openers are gone", [&] { return live.openers() == 0; });
-  eventually("as many descriptors as before",
-             [&] { return open_descriptors() == descriptors + clients.size(); });
+  // The housekeeper may have had a file of /proc open when they were counted.
+  eventually("no more descriptors than before", [&] { return open_descriptors() <= descriptors; });
   return malformed;
 }
 
