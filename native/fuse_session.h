@@ -9,9 +9,8 @@
 //                                    │
 //   /dev/fuse ◀─ writev ── reply ◀───┘  at once, or later by `unique` for what had to wait
 //
-// Several threads read requests, so that the kernel copies one frame in while another goes out;
-// what they do with a request they do under one lock. They wait for requests alone, and never call
-// JavaScript. One more thread waits for deadlines. Everything else may be called from any thread.
+// A thread reads requests (fuse_threads.cc), and what it does with one it does under a lock. It
+// waits for requests alone, and never calls JavaScript. Another waits for deadlines.
 #pragma once
 
 #include <atomic>

@@ -19,8 +19,9 @@ namespace {
 // The largest request but WRITE and NOTIFY_REPLY: an ioctl brings at most 16 KiB.
 constexpr size_t kSmallRequest = 64 * 1024;
 
-// One copies a frame in while another copies one out; more would wait for the lock.
-constexpr int kReaders = 2;
+// Two would copy one frame in while another goes out, but could dispatch a close after the open
+// that came next: that open would then find the device still in use.
+constexpr int kReaders = 1;
 
 // Ends a read that waits for a request. Node and libuv use no real-time signal.
 int wake_signal() { return SIGRTMAX - 1; }

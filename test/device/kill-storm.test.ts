@@ -113,10 +113,10 @@ test.each([
     expect(value("published")).toBe(
       value("delivered") + value("dropped") + value("owed") + value("left"),
     );
+    // Threads that look into what callers do come and go: one may have been there before.
     await until(
-      "descriptors and threads are as before",
-      () =>
-        descriptors(daemon.pid) === before.descriptors && threads(daemon.pid) === before.threads,
+      "no more descriptors and threads than before",
+      () => descriptors(daemon.pid) <= before.descriptors && threads(daemon.pid) <= before.threads,
     );
     // One slot a kill would be several times as much.
     const grown = residentBytes(daemon.pid) - before.resident;
