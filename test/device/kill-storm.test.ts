@@ -27,6 +27,17 @@ function threads(pid: number): number {
   return readdirSync(`/proc/${pid}/task`).length;
 }
 
+/** Threads that look into what callers do go a second after the last; with none, all is idle. */
+function looksAside(pid: number): boolean {
+  return readdirSync(`/proc/${pid}/task`).some((id) => {
+    try {
+      return readFileSync(`/proc/${pid}/task/${id}/comm`, "utf8").startsWith("v4l2-aside");
+    } catch {
+      return true; // It is just going.
+    }
+  });
+}
+
 /** One producer and two consumers that live through it; what they saw is checked at the end. */
 async function witnesses(daemon: Mounted) {
   const steady = producer([daemon.dev(10), "--id", "1", "--size", "320x256", "--fps", "100"]);
@@ -60,6 +71,7 @@ test.each([
       await each.done;
     }
     await until("all is given back", async () => (await daemon.counters(10)).resident === 0);
+    await until("nothing is looked into", () => !looksAside(daemon.pid));
     const before = {
       resident: residentBytes(daemon.pid),
       descriptors: descriptors(daemon.pid),
@@ -113,10 +125,10 @@ test.each([
     expect(value("published")).toBe(
       value("delivered") + value("dropped") + value("owed") + value("left"),
     );
-    // Threads that look into what callers do come and go: one may have been there before.
     await until(
-      "no more descriptors and threads than before",
-      () => descriptors(daemon.pid) <= before.descriptors && threads(daemon.pid) <= before.threads,
+      "descriptors and threads are as before",
+      () =>
+        descriptors(daemon.pid) === before.descriptors && threads(daemon.pid) === before.threads,
     );
     // One slot a kill would be several times as much.
     const grown = residentBytes(daemon.pid) - before.resident;
