@@ -38,12 +38,10 @@ bool FuseSession::step_aside(uint64_t unique, const std::function<void()>& step)
 
 // Its work may wait for ever: then the caller must be free to go all the same. Once a step has been
 // done it is answered: memory of the caller's is written then, who must still be there.
-// False: no such request is looked into.
-bool FuseSession::interrupt_aside(uint64_t unique) {
-  if (!owed_.contains(unique)) return false;
+void FuseSession::interrupt_aside(uint64_t unique) {
+  if (!owed_.contains(unique)) return;
   interrupted_.push_back({monotonic_now() + kGrace, unique});
   wake_at(interrupted_.back().at);
-  return true;
 }
 
 void FuseSession::give_up_aside(Nanoseconds now) {

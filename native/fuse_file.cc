@@ -12,11 +12,6 @@
 
 namespace loopback {
 
-namespace {
-// Far more than there are requests between being read and being dispatched.
-constexpr size_t kMostEarlyInterrupts = 1024;
-}  // namespace
-
 bool FuseSession::dispatch_file(const Incoming& in) {
   const Request request = request_of(in);
   switch (in.header->opcode) {
@@ -49,7 +44,7 @@ bool FuseSession::dispatch_file(const Incoming& in) {
         writer_repeats_ = last_writer_ == write->fh;
         last_writer_ = write->fh;
         opened->device->write(opened->opener, request, in.first, in.rest,
-                              static_cast<int>(write->flags), &in.reader->slot);
+                              static_cast<int>(write->flags), &slot_);
       }
       return true;
     }
@@ -63,10 +58,12 @@ bool FuseSession::dispatch_file(const Incoming& in) {
       release(in);
       return true;
     case FUSE_INTERRUPT: {
-      const auto* wanted = reinterpret_cast<const fuse_interrupt_in*>(in.body);
-      if (interrupt(wanted->unique)) return true;
-      early_interrupts_.push_back(wanted->unique);
-      if (early_interrupts_.size() > kMostEarlyInterrupts) early_interrupts_.pop_front();
+      // The request waits with a device, or is looked into aside, or has been answered.
+      const uint64_t unique = reinterpret_cast<const fuse_interrupt_in*>(in.body)->unique;
+      const bool waits = std::any_of(devices_.begin(), devices_.end(), [unique](auto& each) {
+        return each.second->interrupt(unique);
+      });
+      if (!waits) interrupt_aside(unique);
       return true;
     }
     case FUSE_NOTIFY_REPLY:
@@ -86,13 +83,6 @@ bool FuseSession::dispatch_file(const Incoming& in) {
     default:
       return false;
   }
-}
-
-// Such a request waits with a device, or is looked into aside. False: neither.
-bool FuseSession::interrupt(uint64_t unique) {
-  return std::any_of(devices_.begin(), devices_.end(),
-                     [unique](auto& each) { return each.second->interrupt(unique); }) ||
-         interrupt_aside(unique);
 }
 
 FuseSession::OpenFile* FuseSession::file(uint64_t handle) {

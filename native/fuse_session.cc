@@ -195,7 +195,7 @@ void FuseSession::kick() {
 }
 
 void FuseSession::stop() {
-  // Before the threads end: a store may wait for a page that only they can bring.
+  // Before the reader ends: a store may wait for a page that only that can bring.
   end_stores();
   join_threads();
   if (fd_ < 0) return;
@@ -231,12 +231,6 @@ void FuseSession::stop() {
 
 void FuseSession::dispatch(const Incoming& in) {
   if (!dispatch_file(in) && !dispatch_directory(in)) reply_error(request_of(in), ENOSYS);
-  if (early_interrupts_.empty()) return;
-  const auto early =
-      std::find(early_interrupts_.begin(), early_interrupts_.end(), in.header->unique);
-  if (early == early_interrupts_.end()) return;
-  early_interrupts_.erase(early);
-  interrupt(in.header->unique);
 }
 
 Request FuseSession::request_of(const Incoming& in) const {

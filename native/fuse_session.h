@@ -17,7 +17,6 @@
 #include <condition_variable>
 #include <deque>
 #include <functional>
-#include <list>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -107,18 +106,8 @@ class FuseSession : public Answers {
     V4l2Device* device;
     Opener* opener;
   };
-  /// A thread that reads requests, and where they are read to.
-  struct Reader {
-    std::vector<uint8_t> header;   // A request's first bytes and, but for WRITE, all of it.
-    std::vector<uint8_t> scratch;  // What does not land.
-    Slot* slot = nullptr;          // Nobody else sees what lands in it.
-    size_t landing_bytes = 0;      // How much of `slot` the next request may fill.
-    std::atomic<bool> ended{false};
-    std::thread thread;
-  };
   /// One request as it was read: the header and what follows it, in two pieces.
   struct Incoming {
-    Reader* reader;
     const fuse_in_header* header;
     const uint8_t* body;  // After the header; whole, but for WRITE and NOTIFY_REPLY.
     size_t body_size;
@@ -135,9 +124,9 @@ class FuseSession : public Answers {
   // fuse_threads.cc
   void start_threads();
   void join_threads();
-  void read_requests(Reader* reader);
-  bool read_request(Reader* reader);
-  void prepare_landing(Reader* reader);
+  void read_requests();
+  bool read_request();
+  void prepare_landing();
   void keep_time();
 
   // fuse_directory.cc
@@ -168,7 +157,7 @@ class FuseSession : public Answers {
     uint64_t unique;
   };
   bool step_aside(uint64_t unique, const std::function<void()>& step);
-  bool interrupt_aside(uint64_t unique);
+  void interrupt_aside(uint64_t unique);
   void give_up_aside(Nanoseconds now);
 
   // fuse_page_cache.cc
@@ -195,7 +184,6 @@ class FuseSession : public Answers {
 
   // fuse_file.cc
   bool dispatch_file(const Incoming& in);
-  bool interrupt(uint64_t unique);
   void open(const Incoming& in);
   void release(const Incoming& in);
   void ioctl(const Incoming& in);
@@ -222,9 +210,6 @@ class FuseSession : public Answers {
   uint64_t next_file_ = 1;
   uint64_t last_writer_ = 0;     // The file whose next bytes are expected.
   bool writer_repeats_ = false;  // It wrote the time before as well.
-  // INTERRUPTs that found nothing: their request has been answered, or another thread has just read
-  // it and is yet to dispatch it.
-  std::deque<uint64_t> early_interrupts_;
   std::atomic<bool> stopping_{false};
 
   std::shared_ptr<Gate> gate_ = std::make_shared<Gate>();
@@ -232,12 +217,16 @@ class FuseSession : public Answers {
   std::unordered_map<uint64_t, Owed> owed_;  // Requests that are looked into aside, by unique.
   std::deque<Interrupted> interrupted_;
 
-  std::list<Reader> readers_;
+  std::vector<uint8_t> header_;   // A request's first bytes and, but for WRITE, all of it.
+  std::vector<uint8_t> scratch_;  // What does not land.
+  Slot* slot_ = nullptr;          // For the next frame: nobody else sees what lands in it.
+  V4l2Device::Landing landing_;   // For the payload of the next request.
+  std::thread reader_;
+  std::atomic<bool> reader_ended_{false};
   std::thread clock_;
   std::condition_variable clock_changed_;
   Nanoseconds clock_at_ = kNever;
   bool kicked_ = false;
-  std::atomic<bool> end_told_{false};
 
   std::deque<Store> stores_;
   std::condition_variable stores_changed_;

@@ -1,4 +1,7 @@
-// The threads of a session: those that read requests, and the one that keeps the time.
+// The threads of a session: the one that reads requests, and the one that keeps the time.
+//
+// One reads, though two could copy one frame in while another goes out: they would dispatch a close
+// after the open that came next, which then finds the device still in use.
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -19,10 +22,6 @@ namespace {
 // The largest request but WRITE and NOTIFY_REPLY: an ioctl brings at most 16 KiB.
 constexpr size_t kSmallRequest = 64 * 1024;
 
-// Two would copy one frame in while another goes out, but could dispatch a close after the open
-// that came next: that open would then find the device still in use.
-constexpr int kReaders = 1;
-
 // Ends a read that waits for a request. Node and libuv use no real-time signal.
 int wake_signal() { return SIGRTMAX - 1; }
 
@@ -41,12 +40,9 @@ void FuseSession::start_threads() {
   sigfillset(&mask);
   sigdelset(&mask, wake_signal());
   pthread_sigmask(SIG_SETMASK, &mask, &before);
-  for (int i = 0; i < kReaders; ++i) {
-    Reader& reader = readers_.emplace_back();
-    reader.header.resize(kSmallRequest);
-    reader.scratch.resize(max_write_ + kSmallRequest);
-  }
-  for (Reader& reader : readers_) reader.thread = std::thread([&] { read_requests(&reader); });
+  header_.resize(kSmallRequest);
+  scratch_.resize(max_write_ + kSmallRequest);
+  reader_ = std::thread([this] { read_requests(); });
   clock_ = std::thread([this] { keep_time(); });
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
@@ -56,36 +52,33 @@ void FuseSession::join_threads() {
   stopping_ = true;
   kick();
   clock_.join();
-  for (Reader& reader : readers_) {
-    // Again and again: a signal that comes just before the read does not end it.
-    while (!reader.ended) {
-      pthread_kill(reader.thread.native_handle(), wake_signal());
-      usleep(500);
-    }
-    reader.thread.join();
-    if (reader.slot != nullptr) Slots::unmap(reader.slot);
+  // Again and again: a signal that comes just before the read does not end it.
+  while (!reader_ended_) {
+    pthread_kill(reader_.native_handle(), wake_signal());
+    usleep(500);
   }
-  readers_.clear();
+  reader_.join();
+  if (slot_ != nullptr) Slots::unmap(slot_);
+  slot_ = nullptr;
 }
 
-void FuseSession::read_requests(Reader* reader) {
+void FuseSession::read_requests() {
   pthread_setname_np(pthread_self(), "v4l2-session");
-  while (!stopping_ && read_request(reader)) {
+  while (!stopping_ && read_request()) {
   }
-  if (!stopping_ && !end_told_.exchange(true) && options_.ended) options_.ended();
-  reader->ended = true;
+  if (!stopping_ && options_.ended) options_.ended();
+  reader_ended_ = true;
 }
 
 // False: the mount has ended.
-bool FuseSession::read_request(Reader* reader) {
+bool FuseSession::read_request() {
   // The payload of a WRITE starts after its two structs; what other requests have there is put
   // together again below.
-  uint8_t* const landing = reader->landing_bytes > 0 ? reader->slot->data : nullptr;
-  uint8_t* const header = reader->header.data();
-  uint8_t* const scratch = reader->scratch.data();
-  iovec parts[3] = {{header, kWriteHeaderBytes},
-                    {landing, reader->landing_bytes},
-                    {scratch, reader->scratch.size()}};
+  const V4l2Device::Landing landing = landing_;
+  uint8_t* const header = header_.data();
+  uint8_t* const scratch = scratch_.data();
+  iovec parts[3] = {
+      {header, kWriteHeaderBytes}, {landing.data, landing.bytes}, {scratch, scratch_.size()}};
   const ssize_t size = readv(fd_, parts, 3);
   if (size < 0) {
     if (errno == ENODEV) unmounted_ = true;
@@ -95,45 +88,47 @@ bool FuseSession::read_request(Reader* reader) {
   const size_t total = static_cast<size_t>(size);
   if (total < sizeof(fuse_in_header)) return true;
   Incoming in{};
-  in.reader = reader;
   in.header = reinterpret_cast<const fuse_in_header*>(header);
   in.body = header + sizeof(fuse_in_header);
-  in.body_size = std::min(total, reader->header.size()) - sizeof(fuse_in_header);
+  in.body_size = std::min(total, header_.size()) - sizeof(fuse_in_header);
   const size_t payload = total > kWriteHeaderBytes ? total - kWriteHeaderBytes : 0;
-  const size_t landed = std::min(payload, reader->landing_bytes);
+  const size_t landed = std::min(payload, landing.bytes);
   if (in.header->opcode == FUSE_WRITE || in.header->opcode == FUSE_NOTIFY_REPLY) {
     in.body_size = kWriteHeaderBytes - sizeof(fuse_in_header);
-    in.first = {landing, landed};
+    in.first = {landing.data, landed};
     in.rest = {scratch, payload - landed};
     if (landed == 0) in.first = std::exchange(in.rest, {});
   } else if (payload > 0) {
-    const size_t kept = std::min(payload, reader->header.size() - kWriteHeaderBytes);
+    const size_t kept = std::min(payload, header_.size() - kWriteHeaderBytes);
     const size_t from_landing = std::min(kept, landed);
-    if (from_landing > 0) memcpy(header + kWriteHeaderBytes, landing, from_landing);
+    if (from_landing > 0) memcpy(header + kWriteHeaderBytes, landing.data, from_landing);
     memcpy(header + kWriteHeaderBytes + from_landing, scratch, kept - from_landing);
   }
   auto guard = lock();
   dispatch(in);
-  prepare_landing(reader);
+  prepare_landing();
   return true;
 }
 
-// Where the payload of the next request goes: if it is a whole frame, the slot becomes that frame.
-void FuseSession::prepare_landing(Reader* reader) {
-  reader->landing_bytes = 0;
+// Where the payload of the next request goes: to the rest of the frame that the last writer has
+// begun, or into a slot that becomes its next frame.
+void FuseSession::prepare_landing() {
   const OpenFile* writer = file(last_writer_);
-  const size_t wanted = writer != nullptr ? writer->device->next_frame_bytes(writer->opener) : 0;
-  const size_t room = round_to_pages(wanted);
-  Slot*& slot = reader->slot;
-  const bool fits = slot != nullptr && slot->capacity >= room && slot->capacity <= 2 * room;
+  landing_ = writer != nullptr ? writer->device->landing(writer->opener) : V4l2Device::Landing{};
+  const size_t room = round_to_pages(landing_.bytes);
+  const bool begins = landing_.bytes > 0 && landing_.data == nullptr;
+  const bool fits = slot_ != nullptr && slot_->capacity >= room && slot_->capacity <= 2 * room;
   // Writers of different sizes that take turns would have it mapped anew for each frame.
-  if (slot != nullptr && (writer == nullptr || (wanted > 0 && !fits && writer_repeats_))) {
-    Slots::unmap(slot);
-    slot = nullptr;
+  if (slot_ != nullptr && (writer == nullptr || (begins && !fits && writer_repeats_))) {
+    Slots::unmap(slot_);
+    slot_ = nullptr;
   }
-  if (wanted == 0) return;
-  if (slot == nullptr) slot = Slots::map_slot(room);
-  if (slot != nullptr && slot->capacity >= wanted) reader->landing_bytes = wanted;
+  if (!begins) return;
+  if (slot_ == nullptr) slot_ = Slots::map_slot(room);
+  if (slot_ != nullptr && slot_->capacity >= landing_.bytes)
+    landing_.data = slot_->data;
+  else
+    landing_ = {};
 }
 
 void FuseSession::keep_time() {

@@ -124,12 +124,19 @@ class V4l2Device {
     const uint8_t* data = nullptr;
     size_t size = 0;
   };
-  /// Two pieces: where the first is a whole frame at the start of `*landed`, a slot of the
-  /// caller's, that slot goes to the ring and another comes back for it, so that nothing is copied.
+  /// Two pieces, since the first may have landed where `landing` said: it is then not copied. Where
+  /// it begins a frame at the start of `*landed`, a slot of the caller's, that slot goes to the
+  /// ring and another comes back for it.
   void write(Opener* opener, const Request& request, Piece first, Piece rest, int flags,
              Slot** landed);
-  /// How long the frame is that this opener's next write begins; 0 where that is not known.
-  size_t next_frame_bytes(const Opener* opener) const;
+  /// Where the next bytes that this opener writes belong, so that the kernel puts them there; no
+  /// bytes where that is not known. Without `data` they begin a frame, and may land in any slot
+  /// that is long enough. Valid until the opener's next request or release.
+  struct Landing {
+    uint8_t* data = nullptr;
+    size_t bytes = 0;
+  };
+  Landing landing(const Opener* opener) const;
 
   // --- ioctl(2) (v4l2_ioctls.cc)
 
@@ -206,6 +213,7 @@ class V4l2Device {
   void continue_compressed(Opener*, const Request&, Piece, int flags);
   bool take_compressed(Opener*, Piece, int* error);
   void finish_frame(Opener*);
+  bool may_become_frame(const Slot*, const uint8_t* first) const;
   bool begin_claim(Opener*, size_t bytes, int* error);
   bool continue_write(Opener*);
   void end_read(Opener*);

@@ -142,12 +142,10 @@ size_t V4l2Device::take_in(Opener* opener, Piece piece, Slot** landed, int* erro
     if (opener->claim == nullptr && !begin_claim(opener, format_.sizeimage, error)) break;
     const size_t bytes = std::min<size_t>(piece.size - done, format_.sizeimage - opener->filled);
     const uint8_t* from = piece.data + done;
-    // A much larger slot would hold memory that its frame does not need.
-    if (landed != nullptr && *landed != nullptr && from == (*landed)->data &&
-        bytes == format_.sizeimage && (*landed)->capacity <= 2 * round_to_pages(bytes))
+    if (opener->filled == 0 && landed != nullptr && may_become_frame(*landed, from))
       *landed = ring_->exchange(opener->claim, *landed);
-    else
-      memcpy(opener->claim->data() + opener->filled, from, bytes);
+    uint8_t* const to = opener->claim->data() + opener->filled;
+    if (from != to) memcpy(to, from, bytes);
     opener->filled += bytes;
     done += bytes;
     if (opener->filled == format_.sizeimage)
@@ -156,6 +154,14 @@ size_t V4l2Device::take_in(Opener* opener, Piece piece, Slot** landed, int* erro
       ring_->touch(opener->claim, opener->filled, monotonic_now());
   }
   return done;
+}
+
+// The slot in which a frame's first bytes landed. A much larger one would hold memory that the
+// frame does not need.
+bool V4l2Device::may_become_frame(const Slot* slot, const uint8_t* first) const {
+  const size_t room = round_to_pages(format_.sizeimage);
+  return slot != nullptr && slot->data == first && slot->capacity >= room &&
+         slot->capacity <= 2 * room;
 }
 
 bool V4l2Device::begin_claim(Opener* opener, size_t bytes, int* error) {
@@ -284,11 +290,12 @@ bool V4l2Device::take_compressed(Opener* opener, Piece piece, int* error) {
   return true;
 }
 
-size_t V4l2Device::next_frame_bytes(const Opener* opener) const {
-  const bool known = opener->producer != nullptr && opener->claim == nullptr &&
-                     opener->writes.empty() && !opener->has_buffers() &&
-                     !find_pixel_format(format_.fourcc)->compressed;
-  return known ? format_.sizeimage : 0;
+V4l2Device::Landing V4l2Device::landing(const Opener* opener) const {
+  if (opener->producer == nullptr || !opener->writes.empty() || opener->has_buffers() ||
+      find_pixel_format(format_.fourcc)->compressed)
+    return {};
+  if (opener->claim == nullptr) return {nullptr, format_.sizeimage};
+  return {opener->claim->data() + opener->filled, format_.sizeimage - opener->filled};
 }
 
 }  // namespace loopback
