@@ -38,7 +38,7 @@ function compile(name, others) {
 }
 
 const core = readdirSync(join(root, "native"))
-  .filter((name) => /^(ring|slots|memory_headroom|housekeeper).*\.cc$/.test(name))
+  .filter((name) => /^(ring|slots|memory|housekeeper).*\.cc$/.test(name))
   .map((name) => join("native", name));
 for (const file of readdirSync(join(root, "bench/programs"))) {
   if (!file.endsWith(".cc")) continue;

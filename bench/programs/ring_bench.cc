@@ -139,7 +139,7 @@ void pass(const Options& options, size_t bytes) {
 void copies(const Options& options, size_t bytes) {
   Arena from(bytes);
   Arena to(bytes);
-  Slot* slot = Slots::map(round_to_pages(bytes));
+  Slot* slot = Slots::map_slot(round_to_pages(bytes));
   measure(options, [&] {
     memcpy(slot->data, from.next(), bytes);
     memcpy(to.next(), slot->data, bytes);
