@@ -71,7 +71,7 @@ function transport(way: string, picture: Picture): Contender {
       const running = client("transport", [way, ...bytes]);
       const received = await running.done();
       const found: Quantities = { frame: shared(received), call: calls(received) };
-      if (way === "pipe" || way === "unix") {
+      if (["pipe", "unix", "fuse"].includes(way)) {
         found.read = found.call as Quantities[string];
         found.write = calls(await running.event("sent"));
       }
@@ -87,6 +87,7 @@ function contenders(picture: Picture): Contender[] {
     transport("cached", picture),
     { name: "device", trial: () => flow(picture, []) },
     transport("unix", picture),
+    transport("fuse", picture),
     { name: "alone", trial: () => alone(picture) },
     transport("tmpfs", picture),
     { name: tight, trial: () => flow(picture, [fourFrames]) },
@@ -105,6 +106,7 @@ const shown: Record<string, string> = {
   cached: "memcpy, the same two buffers always",
   device: "device, write(2) → read(2)",
   unix: "unix stream socket",
+  fuse: "a file served by FUSE: no ring, no V4L2",
   tmpfs: "tmpfs, pwrite + pread in one process",
   pipe: "pipe of 1 MiB",
   GStreamer: "GStreamer shmsink → shmsrc, mapped by the reader",
@@ -203,6 +205,10 @@ async function run(effort: { quick: boolean; rounds: number }): Promise<Section>
       direction("read(2)", "read"),
       faster(large, "pipe", 2, uhd.bytes),
     ],
+    notes: [small, large].map((from) => {
+      const ratio = times(frame(from, "device") / frame(from, "fuse"));
+      return `The device takes ${ratio} as long as a file served by FUSE that does nothing else (bench/programs/bare_fuse.h), with ${from === small ? vga.bytes : uhd.bytes} bytes.`;
+    }),
   };
 }
 

@@ -12,6 +12,7 @@ import { bench as ringAlone } from "./1p1c-ring.bench.js";
 import { bench as instructions } from "./1p1c-instructions.bench.js";
 import { bench as latency } from "./1p1c-latency.bench.js";
 import { bench as mapped } from "./1p1c-mmap.bench.js";
+import { bench as profile } from "./1p1c-profile.bench.js";
 import { bench as hundred } from "./100p100c.bench.js";
 import { bench as consumers } from "./1pnc.bench.js";
 import { bench as twoToOne } from "./2p1c.bench.js";
@@ -25,6 +26,7 @@ import { markdown } from "./support/report.js";
 
 const benches = [
   oneToOne,
+  profile,
   mapped,
   latency,
   ringAlone,

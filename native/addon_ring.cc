@@ -54,9 +54,7 @@ class RingObject : public Napi::ObjectWrap<RingObject> {
     if (manual_) setup.budget = std::make_shared<MemoryBudget>();
     if (!manual_) {
       housekeeper_ = Housekeeper::shared();
-      setup.wake_housekeeper = [this] {
-        if (ring_) housekeeper_->wake(ring_.get());
-      };
+      setup.wake_housekeeper = [this](Ring* ring) { housekeeper_->wake(ring); };
     }
     ring_ = std::make_unique<Ring>(std::move(setup));
     // One place knows what contradicts what.

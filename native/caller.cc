@@ -62,7 +62,9 @@ struct SystemCall {
 };
 
 // What the thread is blocked in. It may still be on its way to sleep while its request is already
-// with us, and /proc then says "running": who needs the answer asks a few times, 100 µs apart.
+// with us, and /proc then says "running": who needs the answer asks a few times, 50 µs apart.
+constexpr int kPatiently = 20;
+
 std::optional<SystemCall> present_call(pid_t tid, int attempts) {
   const std::string path = proc_path(tid, "syscall");
   for (int attempt = 1;; ++attempt) {
@@ -175,8 +177,9 @@ int errno_of_transfer(ssize_t moved, size_t length) {
 
 std::optional<int> descriptor_flags(pid_t tid, uint64_t ino, uint64_t device) {
   if (tid <= 0) return std::nullopt;
-  // The search below finds it too, unless several open files have the inode.
-  const std::optional<SystemCall> call = present_call(tid, 1);
+  // The search below finds it too, unless several open files have the inode; but it reads a file of
+  // /proc for each descriptor of the caller's.
+  const std::optional<SystemCall> call = present_call(tid, kPatiently);
   if (call && names_a_descriptor(call->number)) {
     const int fd = static_cast<int>(call->arguments[0]);
     if (const std::optional<int> flags = flags_if_ours(tid, fd, ino, device)) return flags;
@@ -189,7 +192,7 @@ std::optional<int> descriptor_flags(pid_t tid, uint64_t ino, uint64_t device) {
 
 std::optional<uint64_t> write_byte_count(pid_t tid) {
   if (tid <= 0) return std::nullopt;
-  const std::optional<SystemCall> call = present_call(tid, 20);
+  const std::optional<SystemCall> call = present_call(tid, kPatiently);
   if (!call) return std::nullopt;
   std::optional<uint64_t> bytes;
   switch (call->number) {

@@ -51,7 +51,7 @@ bool FuseSession::dispatch_directory(const Incoming& in) {
       return true;
     case FUSE_OPENDIR: {
       const fuse_open_out out{};
-      reply_bytes(request, &out, sizeof out);
+      reply(request, &out, sizeof out);
       return true;
     }
     case FUSE_READDIR:
@@ -65,7 +65,7 @@ bool FuseSession::dispatch_directory(const Incoming& in) {
       fuse_statfs_out out{};
       out.st.bsize = out.st.frsize = 4096;
       out.st.namelen = 255;
-      reply_bytes(request, &out, sizeof out);
+      reply(request, &out, sizeof out);
       return true;
     }
     case FUSE_CREATE:
@@ -146,7 +146,7 @@ void FuseSession::lookup(const Incoming& in) {
   out.attr_valid = kAttributesValidSeconds;
   // An entry that is valid for no time makes the next lookup another inode.
   out.entry_valid = 0;
-  reply_bytes(request_of(in), &out, sizeof out);
+  reply(request_of(in), &out, sizeof out);
 }
 
 void FuseSession::forget(uint64_t id, uint64_t count) {
@@ -162,7 +162,7 @@ void FuseSession::getattr(const Incoming& in) {
   fuse_attr_out out{};
   out.attr = attributes_of(in.header->nodeid);
   out.attr_valid = kAttributesValidSeconds;
-  reply_bytes(request_of(in), &out, sizeof out);
+  reply(request_of(in), &out, sizeof out);
 }
 
 // Truncating succeeds and does nothing, as on a device; so does touching. The rest is not ours.
@@ -199,7 +199,7 @@ void FuseSession::readdir(const Incoming& in) {
     memcpy(out.data() + start, &dirent, FUSE_NAME_OFFSET);
     memcpy(out.data() + start + FUSE_NAME_OFFSET, entry.name.data(), entry.name.size());
   }
-  reply_bytes(request_of(in), out.data(), out.size());
+  reply(request_of(in), out.data(), out.size());
 }
 
 }  // namespace loopback

@@ -102,7 +102,7 @@ void FuseSession::open(const Incoming& in) {
     out.fh = next_file_++;
     ++node.opens;
     control_files_[out.fh] = in.header->nodeid;
-    return reply_bytes(request, &out, sizeof out);
+    return reply(request, &out, sizeof out);
   }
   if (node.device == nullptr) return reply_error(request, ENODEV);
   // Every read and write is a request; none is cut at a file's end, which a device has not.
@@ -129,7 +129,7 @@ void FuseSession::open(const Incoming& in) {
   ++node.opens;
   out.fh = next_file_++;
   files_[out.fh] = {in.header->nodeid, node.device, opener};
-  reply_bytes(request, &out, sizeof out);
+  reply(request, &out, sizeof out);
 }
 
 void FuseSession::release(const Incoming& in) {
@@ -186,7 +186,7 @@ void FuseSession::poll(const Incoming& in) {
     out.revents =
         opened->device->poll(opened->opener, wanted->events,
                              (wanted->flags & FUSE_POLL_SCHEDULE_NOTIFY) != 0, wanted->kh);
-  reply_bytes(request_of(in), &out, sizeof out);
+  reply(request_of(in), &out, sizeof out);
 }
 
 }  // namespace loopback

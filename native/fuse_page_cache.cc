@@ -11,6 +11,7 @@
 #include <sys/uio.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "fuse_session.h"
 
@@ -22,13 +23,25 @@ constexpr size_t kPage = 4096;
 
 // A store waits for a page that is under a fault, which only a session's thread can answer: so
 // stores have a thread of their own.
-void FuseSession::show(const Opener& opener, std::shared_ptr<Window::Region> region, size_t bytes,
+void FuseSession::show(const Opener& opener, const Request& request,
+                       std::shared_ptr<Window::Region> region, Bytes bytes,
                        std::function<void()> then) {
-  if (io_mode_ != IoMode::kPageCache) return then();
+  owed_.erase(request.unique);
+  const bool page_cache = io_mode_ == IoMode::kPageCache;
+  const bool later = bytes.keeps != nullptr && (page_cache || copies_ != nullptr);
+  if (!later) memcpy(region->data(), bytes.data, bytes.size);
+  if (!page_cache && !later) return then();
   // The session ends, and with it what waits for the answer.
-  if (stores_ended_) return;
+  if (page_cache && stores_ended_) return;
   region->showing = true;
-  stores_.push_back({opener.node, std::move(region), bytes, std::move(then)});
+  if (!page_cache) {
+    const auto copy = [region](const Bytes& from) { memcpy(region->data(), from.data, from.size); };
+    copies_->push_back({std::move(bytes), copy, [this, node = opener.node, region, then] {
+                          shown(node, region.get(), then);
+                        }});
+    return;
+  }
+  stores_.push_back({opener.node, std::move(region), std::move(bytes), std::move(then)});
   if (!store_thread_.joinable()) store_thread_ = std::thread([this] { store_pages(); });
   stores_changed_.notify_one();
 }
@@ -44,19 +57,26 @@ void FuseSession::store_pages() {
     Store store = std::move(stores_.front());
     stores_.pop_front();
     guard.unlock();
+    const size_t bytes = store.bytes.size;
+    if (store.bytes.keeps != nullptr) memcpy(store.region->data(), store.bytes.data, bytes);
+    store.bytes.keeps.reset();
     fuse_notify_store_out out{};
     out.nodeid = store.node;
     out.offset = store.region->offset();
-    out.size = static_cast<uint32_t>(std::min(round_to_pages(store.bytes), store.region->length()));
+    out.size = static_cast<uint32_t>(std::min(round_to_pages(bytes), store.region->length()));
     send(0, FUSE_NOTIFY_STORE, &out, sizeof out, store.region->data(), out.size);
     guard.lock();
-    store.region->showing = false;
-    store.then();
-    // A dequeue may have waited for that region.
-    const auto node = nodes_.find(store.node);
-    if (node == nodes_.end() || node->second.device == nullptr) continue;
-    node->second.device->look_again();
+    shown(store.node, store.region.get(), store.then);
   }
+}
+
+void FuseSession::shown(uint64_t node, Window::Region* region, const std::function<void()>& then) {
+  region->showing = false;
+  then();
+  if (!std::exchange(region->awaited, false)) return;
+  const auto found = nodes_.find(node);
+  if (found == nodes_.end() || found->second.device == nullptr) return;
+  found->second.device->look_again();
 }
 
 void FuseSession::end_stores() {
@@ -122,7 +142,7 @@ bool FuseSession::page_read(const Incoming& in) {
   }
   std::vector<uint8_t> pages(read->size);
   node->second.window->read_at(read->offset, pages.data(), pages.size());
-  reply_bytes(request_of(in), pages.data(), pages.size());
+  reply(request_of(in), pages.data(), pages.size());
   return true;
 }
 

@@ -262,15 +262,30 @@ void FuseSession::reply_error(const Request& request, int error) {
   send(request.unique, -error);
 }
 
-void FuseSession::reply_bytes(const Request& request, const void* data, size_t size) {
+void FuseSession::reply(const Request& request, const void* data, size_t size) {
   owed_.erase(request.unique);
   send(request.unique, 0, data, size);
 }
 
+void FuseSession::reply_bytes(const Request& request, Bytes bytes) {
+  if (bytes.keeps == nullptr || copies_ == nullptr) return reply(request, bytes.data, bytes.size);
+  owed_.erase(request.unique);
+  const auto copy = [this, unique = request.unique](const Bytes& from) {
+    send(unique, 0, from.data, from.size);
+  };
+  copies_->push_back({std::move(bytes), copy, {}});
+}
+
 void FuseSession::reply_written(const Request& request, uint32_t bytes) {
   owed_.erase(request.unique);
-  fuse_write_out out{bytes, 0};
-  send(request.unique, 0, &out, sizeof out);
+  const auto answer = [this, unique = request.unique, bytes](const Bytes&) {
+    fuse_write_out out{bytes, 0};
+    send(unique, 0, &out, sizeof out);
+  };
+  if (copies_ == nullptr || copies_->empty())
+    answer({});
+  else
+    copies_->push_back({{}, answer, {}});
 }
 
 // An ioctl's own error travels as its result: so the kernel copies the struct back all the same.

@@ -9,8 +9,10 @@
 //                                    │
 //   /dev/fuse ◀─ writev ── reply ◀───┘  at once, or later by `unique` for what had to wait
 //
-// A thread reads requests (fuse_threads.cc), and what it does with one it does under a lock. It
-// waits for requests alone, and never calls JavaScript. Another waits for deadlines.
+// Threads read requests (fuse_threads.cc), one at a time, so that each is dispatched before the
+// next is read, and what they do with one they do under a lock. Only a frame's bytes go out without
+// it, while the next thread reads on. They wait for requests alone, and never call JavaScript.
+// Another thread waits for deadlines.
 #pragma once
 
 #include <atomic>
@@ -79,13 +81,14 @@ class FuseSession : public Answers {
 
   // Answers.
   void reply_error(const Request& request, int error) override;
-  void reply_bytes(const Request& request, const void* data, size_t size) override;
+  void reply_bytes(const Request& request, Bytes bytes) override;
   void reply_written(const Request& request, uint32_t bytes) override;
   void reply_ioctl(const Request& request, int32_t result, const void* data, size_t size) override;
   void notify_poll(uint64_t poll_handle) override;
+  void take_back(OwnSlot slot) override;
   void wake_at(Nanoseconds deadline) override;
-  void show(const Opener& opener, std::shared_ptr<Window::Region> region, size_t bytes,
-            std::function<void()> then) override;
+  void show(const Opener& opener, const Request& request, std::shared_ptr<Window::Region> region,
+            Bytes bytes, std::function<void()> then) override;
   void fetch(const Opener& opener, std::shared_ptr<Window::Region> region, size_t bytes,
              std::function<void()> then) override;
   bool run_aside(const Request& request, AsideWork work) override;
@@ -120,12 +123,21 @@ class FuseSession : public Answers {
   void dispatch(const Incoming& in);
   void send(uint64_t unique, int error, const void* data = nullptr, size_t size = 0,
             const void* more = nullptr, size_t more_size = 0);
+  void reply(const Request& request, const void* data, size_t size);
 
   // fuse_threads.cc
+  /// A frame's bytes that go out when the lock has been given back.
+  struct Copy {
+    Bytes bytes;
+    std::function<void(const Bytes&)> copy;  // Or an answer.
+    std::function<void()> then;              // Under the lock again.
+  };
   void start_threads();
   void join_threads();
   void read_requests();
-  bool read_request();
+  bool read_request(std::vector<Copy>* copies);
+  bool worth_a_thread(const std::vector<Copy>& copies) const;
+  void finish(std::vector<Copy>* copies);
   void prepare_landing();
   void keep_time();
 
@@ -164,7 +176,7 @@ class FuseSession : public Answers {
   struct Store {
     uint64_t node;
     std::shared_ptr<Window::Region> region;
-    size_t bytes;
+    Bytes bytes;
     std::function<void()> then;
   };
   struct Retrieval {
@@ -176,6 +188,7 @@ class FuseSession : public Answers {
     std::function<void()> then;
   };
   void store_pages();
+  void shown(uint64_t node, Window::Region* region, const std::function<void()>& then);
   void retrieve(uint64_t id);
   void retrieved(const Incoming& in);
   bool page_read(const Incoming& in);
@@ -217,12 +230,15 @@ class FuseSession : public Answers {
   std::unordered_map<uint64_t, Owed> owed_;  // Requests that are looked into aside, by unique.
   std::deque<Interrupted> interrupted_;
 
+  std::mutex leading_;            // Held by the thread that reads: what follows is its own.
   std::vector<uint8_t> header_;   // A request's first bytes and, but for WRITE, all of it.
   std::vector<uint8_t> scratch_;  // What does not land.
-  Slot* slot_ = nullptr;          // For the next frame: nobody else sees what lands in it.
-  V4l2Device::Landing landing_;   // For the payload of the next request.
-  std::thread reader_;
-  std::atomic<bool> reader_ended_{false};
+  OwnSlot slot_;                  // For the next frame: nobody else sees what lands in it.
+  std::vector<OwnSlot> spare_slots_;
+  V4l2Device::Landing landing_;          // For the payload of the next request.
+  std::vector<Copy>* copies_ = nullptr;  // Where a thread that reads dispatches: what it owes.
+  std::vector<std::thread> readers_;
+  std::atomic<size_t> readers_ended_{0};
   std::thread clock_;
   std::condition_variable clock_changed_;
   Nanoseconds clock_at_ = kNever;
@@ -236,6 +252,7 @@ class FuseSession : public Answers {
   uint64_t next_retrieval_ = 1;
 
   std::atomic<bool> unmounted_{false};
+  std::atomic<bool> end_told_{false};
 };
 
 }  // namespace loopback

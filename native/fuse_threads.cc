@@ -1,8 +1,16 @@
-// The threads of a session: the one that reads requests, and the one that keeps the time.
+// The threads of a session: those that read requests, and the one that keeps the time.
 //
-// One reads, though two could copy one frame in while another goes out: they would dispatch a close
-// after the open that came next, which then finds the device still in use.
+//   leads:   readv ─▶ dispatch ─┐ ┌─▶ readv ─▶ dispatch ─▶ readv ─▶ dispatch ─▶ …
+//            (a frame comes in) │ │   (another thread leads on)
+//   follows:                    └─┴─▶ writev, memcpy ─▶ waits until it leads again
+//                                     (a frame goes out)
+//
+// Whoever leads has dispatched a request before the next is read: so a close is never dispatched
+// after the open that came next, which would find the device still in use. A frame goes out without
+// the lock, on the thread that found it. Where that takes long, or others wait, another leads on:
+// one frame is copied in while another goes out.
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
@@ -19,8 +27,14 @@ namespace loopback {
 
 namespace {
 
+// More frames at a time than processors can copy are of no use, and many wake each other.
+size_t reader_count() { return std::clamp(std::thread::hardware_concurrency(), 2u, 4u); }
+
 // The largest request but WRITE and NOTIFY_REPLY: an ioctl brings at most 16 KiB.
 constexpr size_t kSmallRequest = 64 * 1024;
+
+// Producers that wait in turn leave as many as they take.
+constexpr size_t kSpareSlots = 2;
 
 // Ends a read that waits for a request. Node and libuv use no real-time signal.
 int wake_signal() { return SIGRTMAX - 1; }
@@ -42,7 +56,7 @@ void FuseSession::start_threads() {
   pthread_sigmask(SIG_SETMASK, &mask, &before);
   header_.resize(kSmallRequest);
   scratch_.resize(max_write_ + kSmallRequest);
-  reader_ = std::thread([this] { read_requests(); });
+  for (size_t i = 0; i < reader_count(); ++i) readers_.emplace_back([this] { read_requests(); });
   clock_ = std::thread([this] { keep_time(); });
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
@@ -53,25 +67,53 @@ void FuseSession::join_threads() {
   kick();
   clock_.join();
   // Again and again: a signal that comes just before the read does not end it.
-  while (!reader_ended_) {
-    pthread_kill(reader_.native_handle(), wake_signal());
+  while (readers_ended_ < readers_.size()) {
+    for (auto& reader : readers_) pthread_kill(reader.native_handle(), wake_signal());
     usleep(500);
   }
-  reader_.join();
-  if (slot_ != nullptr) Slots::unmap(slot_);
-  slot_ = nullptr;
+  for (auto& reader : readers_) reader.join();
+  slot_.reset();
+  spare_slots_.clear();
 }
 
 void FuseSession::read_requests() {
   pthread_setname_np(pthread_self(), "v4l2-session");
-  while (!stopping_ && read_request()) {
+  std::vector<Copy> copies;
+  std::unique_lock leading(leading_);
+  while (!stopping_ && read_request(&copies)) {
+    if (copies.empty()) continue;
+    const bool hands_over = worth_a_thread(copies);
+    if (hands_over) leading.unlock();
+    finish(&copies);
+    if (hands_over) leading.lock();
   }
-  if (!stopping_ && options_.ended) options_.ended();
-  reader_ended_ = true;
+  leading.unlock();
+  if (!stopping_ && !end_told_.exchange(true) && options_.ended) options_.ended();
+  ++readers_ended_;
+}
+
+// Whether another thread leads on meanwhile: to wake it takes time as well.
+bool FuseSession::worth_a_thread(const std::vector<Copy>& copies) const {
+  size_t bytes = 0;
+  for (const Copy& each : copies) bytes += each.bytes.size;
+  if (bytes >= kWorthAThread) return true;
+  pollfd next{fd_, POLLIN, 0};
+  return ::poll(&next, 1, 0) > 0;
+}
+
+void FuseSession::finish(std::vector<Copy>* copies) {
+  for (Copy& each : *copies) {
+    each.copy(each.bytes);
+    each.bytes.keeps.reset();
+    if (!each.then) continue;
+    auto guard = lock();
+    each.then();
+  }
+  copies->clear();
 }
 
 // False: the mount has ended.
-bool FuseSession::read_request() {
+bool FuseSession::read_request(std::vector<Copy>* copies) {
   // The payload of a WRITE starts after its two structs; what other requests have there is put
   // together again below.
   const V4l2Device::Landing landing = landing_;
@@ -105,9 +147,16 @@ bool FuseSession::read_request() {
     memcpy(header + kWriteHeaderBytes + from_landing, scratch, kept - from_landing);
   }
   auto guard = lock();
+  copies_ = copies;
   dispatch(in);
+  copies_ = nullptr;
   prepare_landing();
   return true;
+}
+
+// Of a write that waited with the slot that its frame landed in.
+void FuseSession::take_back(OwnSlot slot) {
+  if (spare_slots_.size() < kSpareSlots) spare_slots_.push_back(std::move(slot));
 }
 
 // Where the payload of the next request goes: to the rest of the frame that the last writer has
@@ -119,12 +168,16 @@ void FuseSession::prepare_landing() {
   const bool begins = landing_.bytes > 0 && landing_.data == nullptr;
   const bool fits = slot_ != nullptr && slot_->capacity >= room && slot_->capacity <= 2 * room;
   // Writers of different sizes that take turns would have it mapped anew for each frame.
-  if (slot_ != nullptr && (writer == nullptr || (begins && !fits && writer_repeats_))) {
-    Slots::unmap(slot_);
-    slot_ = nullptr;
+  if (writer == nullptr || (begins && !fits && writer_repeats_)) {
+    slot_.reset();
+    spare_slots_.clear();
   }
   if (!begins) return;
-  if (slot_ == nullptr) slot_ = Slots::map_slot(room);
+  if (slot_ == nullptr && !spare_slots_.empty()) {
+    slot_ = std::move(spare_slots_.back());
+    spare_slots_.pop_back();
+  }
+  if (slot_ == nullptr) slot_.reset(Slots::map_slot(room));
   if (slot_ != nullptr && slot_->capacity >= landing_.bytes)
     landing_.data = slot_->data;
   else

@@ -74,6 +74,7 @@ struct Opener {
   Producer* producer = nullptr;
   Claim* claim = nullptr;
   size_t filled = 0;
+  Nanoseconds last_write = 0;
   bool writes_timeout_image = false;  // timeout_image_io was pressed: it fills that, not the ring.
   std::vector<uint8_t> timeout_part;
   uint64_t write_left = 0;        // Of a compressed frame: bytes of this write(2) still to come.
@@ -98,6 +99,9 @@ struct Opener {
     Request request;
     std::vector<uint8_t> rest;
     uint32_t total;
+    OwnSlot slot;  // Instead of `rest`: all of it, where it landed.
+    uint32_t left() const { return slot ? total : static_cast<uint32_t>(rest.size()); }
+    const uint8_t* data() const { return slot ? slot->data : rest.data(); }
   };
   struct WaitingDequeue {
     Request request;

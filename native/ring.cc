@@ -362,6 +362,17 @@ void Ring::release(Consumer* consumer, Nanoseconds now) {
   consumer->last_taken = now;
 }
 
+const Frame* Ring::hold(Consumer* consumer) {
+  std::lock_guard lock(mutex_);
+  ++consumer->reading->pins;
+  return consumer->reading;
+}
+
+void Ring::let_go(const Frame* frame) {
+  std::lock_guard lock(mutex_);
+  unpin(const_cast<Frame*>(frame));  // Ours: const is for who reads it.
+}
+
 void Ring::touch(Consumer* consumer, Nanoseconds now) {
   std::lock_guard lock(mutex_);
   consumer->last_taken = now;

@@ -153,7 +153,7 @@ class Ring {
     /// Called under the ring's lock: must not wait, nor call the ring.
     std::function<void(const RingEvent&)> observe;
     /// Called under the ring's lock when there is work for `housekeep`.
-    std::function<void()> wake_housekeeper;
+    std::function<void(Ring*)> wake_housekeeper;
     /// What it may take of the memory, with all other rings. Tests give another.
     std::shared_ptr<MemoryBudget> budget = MemoryBudget::shared();
     /// Tests refuse slots with it: false refuses a new mapping of so many bytes.
@@ -208,6 +208,9 @@ class Ring {
   const Frame* take(Consumer* consumer, Nanoseconds now);
   void stop_waiting(Consumer* consumer);
   void release(Consumer* consumer, Nanoseconds now);
+  /// The frame that it reads, pinned once more: also past its release, until `let_go`.
+  const Frame* hold(Consumer* consumer);
+  void let_go(const Frame* frame);
   /// Part of the frame was read: the consumer is alive.
   void touch(Consumer* consumer, Nanoseconds now);
   bool readable(const Consumer* consumer) const;

@@ -120,7 +120,7 @@ void Ring::tick(Nanoseconds now) {
 void Ring::want_housekeeping() {
   if (housekeeping_wanted_) return;
   housekeeping_wanted_ = true;
-  if (setup_.wake_housekeeper) setup_.wake_housekeeper();
+  if (setup_.wake_housekeeper) setup_.wake_housekeeper(this);
 }
 
 Nanoseconds Ring::housekeep(Nanoseconds now) {

@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <vector>
 
 namespace loopback {
@@ -84,5 +85,11 @@ class Slots {
   size_t idle_ = 0;  // The fewest slots that were cached since the last call of `surplus`.
   size_t frame_bytes_ = 0;
 };
+
+/// A slot of its own, outside of every ring.
+struct UnmapSlot {
+  void operator()(Slot* slot) const { Slots::unmap(slot); }
+};
+using OwnSlot = std::unique_ptr<Slot, UnmapSlot>;
 
 }  // namespace loopback

@@ -333,55 +333,55 @@ void V4l2Device::break_streams(Opener* except) {
 
 void V4l2Device::dqbuf(Opener* opener, const Request& request, v4l2_buffer argument) {
   BufferQueue* queue = queue_of(opener, argument.type);
-  int error = 0;
+  const auto fail = [this, request, argument](int error) {
+    answers_->reply_ioctl(request, -error, &argument, sizeof argument);
+  };
   if (queue == nullptr || argument.memory != V4L2_MEMORY_MMAP || queue->buffers.empty() ||
-      (!queue->streaming && !queue->broken)) {
-    error = EINVAL;
-  } else if (try_dequeue(opener, &argument, is_output(argument.type), &error)) {
-  } else {
-    opener->dequeues.push_back({request, argument, is_output(argument.type)});
-    unless_it_may_wait(opener, request, [this, opener, request, argument] {
-      std::erase_if(opener->dequeues,
-                    [&](const auto& waiting) { return waiting.request.unique == request.unique; });
-      if (opener->consumer != nullptr) ring_->stop_waiting(opener->consumer);
-      answer_dequeue(opener, request, argument, EAGAIN);
-    });
-    return;
-  }
-  answer_dequeue(opener, request, argument, error);
+      (!queue->streaming && !queue->broken))
+    return fail(EINVAL);
+  const bool output = is_output(argument.type);
+  if (try_dequeue(opener, request, argument, output)) return;
+  opener->dequeues.push_back({request, argument, output});
+  unless_it_may_wait(opener, request, [this, opener, request, fail] {
+    std::erase_if(opener->dequeues,
+                  [&](const auto& waiting) { return waiting.request.unique == request.unique; });
+    if (opener->consumer != nullptr) ring_->stop_waiting(opener->consumer);
+    fail(EAGAIN);
+  });
 }
 
-void V4l2Device::answer_dequeue(Opener* opener, const Request& request, const v4l2_buffer& argument,
-                                int error) {
-  if (error != 0 || is_output(argument.type))
-    return answers_->reply_ioctl(request, -error, &argument, sizeof argument);
-  answers_->show(
-      *opener, opener->capture.buffers[argument.index].region, argument.bytesused,
-      [this, request, argument] { answers_->reply_ioctl(request, 0, &argument, sizeof argument); });
-}
-
-// True: `argument` or `error` is the answer. False: it has to wait.
-bool V4l2Device::try_dequeue(Opener* opener, v4l2_buffer* argument, bool output, int* error) {
+// True: it is answered, or will be once the frame has been copied. False: it has to wait.
+bool V4l2Device::try_dequeue(Opener* opener, const Request& request, v4l2_buffer argument,
+                             bool output) {
   BufferQueue& queue = output ? opener->output : opener->capture;
   if (queue.broken) {
-    *error = EIO;
+    answers_->reply_ioctl(request, -EIO, &argument, sizeof argument);
     return true;
   }
-  if (output) {
-    if (queue.done.empty()) return false;
-    const uint32_t index = queue.done.front();
-    queue.done.pop_front();
-    queue.buffers[index].state = Buffer::State::kIdle;
-    describe(opener, queue, index, argument);
-    return true;
-  }
-  // A region may still be on its way to the page cache, after a STREAMOFF overtook that.
-  if (queue.queued.empty() || queue.buffers[queue.queued.front()].region->showing) return false;
-  const Nanoseconds now = monotonic_now();
-  const Frame* frame = ring_->take(opener->consumer, now);
+  if (!output) return dequeue_frame(opener, request, argument);
+  if (queue.done.empty()) return false;
+  const uint32_t index = queue.done.front();
+  queue.done.pop_front();
+  queue.buffers[index].state = Buffer::State::kIdle;
+  describe(opener, queue, index, &argument);
+  answers_->reply_ioctl(request, 0, &argument, sizeof argument);
+  return true;
+}
+
+bool V4l2Device::dequeue_frame(Opener* opener, const Request& request, v4l2_buffer argument) {
+  BufferQueue& queue = opener->capture;
+  if (queue.queued.empty()) return false;
   const uint32_t index = queue.queued.front();
   Buffer& buffer = queue.buffers[index];
-  const uint32_t extra = opener->extra_frames;
+  // A frame may still be on its way into it, after a STREAMOFF overtook that.
+  if (buffer.region->showing) {
+    buffer.region->awaited = true;
+    return false;
+  }
+  const Nanoseconds now = monotonic_now();
+  const Frame* frame = ring_->take(opener->consumer, now);
+  bool repeated = false;
+  Answers::Bytes bytes;
   if (frame == nullptr) {
     Nanoseconds due_at = kNever;
     const Substitute substitute = substitute_due(opener, now, &due_at);
@@ -392,12 +392,11 @@ bool V4l2Device::try_dequeue(Opener* opener, v4l2_buffer* argument, bool output,
     ++opener->extra_frames;
     if (substitute == Substitute::kRepeat) {
       frame = ring_->repeat(opener->consumer, now);
+      repeated = true;
     } else {
       const auto& image = timeout_image();
-      const size_t bytes = std::min(image.size(), buffer.region->length());
-      memcpy(buffer.region->data(), image.data(), bytes);
-      ring_->count_substitute(opener->consumer, bytes, now);
-      buffer.described.bytesused = static_cast<uint32_t>(bytes);
+      bytes = {image.data(), std::min(image.size(), buffer.region->length()), nullptr};
+      ring_->count_substitute(opener->consumer, bytes.size, now);
       buffer.described.flags = 0;
       buffer.described.field = V4L2_FIELD_NONE;
       buffer.described.timestamp = timeval_of(now);
@@ -405,10 +404,7 @@ bool V4l2Device::try_dequeue(Opener* opener, v4l2_buffer* argument, bool output,
     }
   }
   if (frame != nullptr) {
-    const bool repeated = extra != opener->extra_frames;
-    const size_t bytes = std::min(frame->bytesused, buffer.region->length());
-    memcpy(buffer.region->data(), frame->data(), bytes);
-    buffer.described.bytesused = static_cast<uint32_t>(bytes);
+    bytes = bytes_of(opener, frame, 0, std::min(frame->bytesused, buffer.region->length()));
     buffer.described.flags = frame->tags.flags & (kFrameKinds | V4L2_BUF_FLAG_TIMECODE);
     memcpy(&buffer.described.timecode, frame->tags.timecode, sizeof frame->tags.timecode);
     buffer.described.field = frame->tags.field;
@@ -418,13 +414,17 @@ bool V4l2Device::try_dequeue(Opener* opener, v4l2_buffer* argument, bool output,
         repeated ? opener->last_sequence + 1
                  : static_cast<uint32_t>(frame->sequence - ring_->first_sequence(opener->consumer) +
                                          opener->extra_frames);
-    ring_->release(opener->consumer, now);
   }
+  buffer.described.bytesused = static_cast<uint32_t>(bytes.size);
   opener->last_sequence = buffer.described.sequence;
   count_delivery(opener, now);
   queue.queued.pop_front();
   buffer.state = Buffer::State::kIdle;
-  describe(opener, queue, index, argument);
+  describe(opener, queue, index, &argument);
+  answers_->show(*opener, request, buffer.region, std::move(bytes), [this, request, argument] {
+    answers_->reply_ioctl(request, 0, &argument, sizeof argument);
+  });
+  if (frame != nullptr) ring_->release(opener->consumer, now);
   return true;
 }
 

@@ -40,10 +40,9 @@ V4l2Device::V4l2Device(DeviceSetup setup, Answers* answers, DeviceLog log)
   ring.observe = [this](const RingEvent& event) {
     log_(level_of(event.kind), setup_.number, event.text);
   };
-  ring.wake_housekeeper = [this] {
-    if (ring_) housekeeper_->wake(ring_.get());
-  };
-  ring_ = std::make_unique<Ring>(std::move(ring));
+  // A frame that is still being copied keeps the ring, when we may be gone.
+  ring.wake_housekeeper = [housekeeper = housekeeper_](Ring* woken) { housekeeper->wake(woken); };
+  ring_ = std::make_shared<Ring>(std::move(ring));
   housekeeper_->add(ring_.get());
 }
 
@@ -129,7 +128,7 @@ bool V4l2Device::interrupt(uint64_t unique) {
         take_out(&opener->writes,
                  [&](auto& waiting) {
                    if (opener->producer != nullptr) ring_->stop_claiming(opener->producer);
-                   const uint32_t done = waiting.total - waiting.rest.size();
+                   const uint32_t done = waiting.total - waiting.left();
                    if (done > 0)
                      answers_->reply_written(waiting.request, done);
                    else
@@ -273,11 +272,8 @@ bool V4l2Device::serve_reader(Opener* opener) {
     }
   }
   for (auto it = opener->dequeues.begin(); it != opener->dequeues.end(); ++it) {
-    int error = 0;
-    if (!try_dequeue(opener, &it->argument, it->output, &error)) continue;
-    const auto taken = *it;
+    if (!try_dequeue(opener, it->request, it->argument, it->output)) continue;
     opener->dequeues.erase(it);
-    answer_dequeue(opener, taken.request, taken.argument, error);
     return true;
   }
   return false;

@@ -27,19 +27,30 @@ namespace loopback {
 class Answers {
  public:
   virtual ~Answers() = default;
+  /// Bytes of a frame. With `keeps`, which owns them, they may be copied after the call has
+  /// returned and without the lock; else not. What is answered later goes out behind them.
+  struct Bytes {
+    const uint8_t* data = nullptr;
+    size_t size = 0;
+    std::shared_ptr<const void> keeps;
+  };
   /// `error` is an errno; 0 where nothing more is to be said.
   virtual void reply_error(const Request& request, int error) = 0;
-  virtual void reply_bytes(const Request& request, const void* data, size_t size) = 0;
+  virtual void reply_bytes(const Request& request, Bytes bytes) = 0;
   virtual void reply_written(const Request& request, uint32_t bytes) = 0;
   /// `result` is what ioctl(2) returns, or a negative errno; `data` is copied back in both cases.
   virtual void reply_ioctl(const Request& request, int32_t result, const void* data,
                            size_t size) = 0;
   virtual void notify_poll(uint64_t poll_handle) = 0;
+  /// For a frame to land in.
+  virtual void take_back(OwnSlot slot) = 0;
   /// The device's `next_deadline` has become this one.
   virtual void wake_at(Nanoseconds deadline) = 0;
-  /// Page-cache mode: makes the program's mapping show the region's first `bytes`, then calls
-  /// `then`, which answers the DQBUF. At once where mappings go to the memfd itself.
-  virtual void show(const Opener& opener, std::shared_ptr<Window::Region> region, size_t bytes,
+  /// Copies the bytes to the region's start, and in page-cache mode makes the program's mapping
+  /// show them; then calls `then`, which answers the request, a DQBUF: the frame has been taken for
+  /// it, so nothing else answers it meanwhile. The region is `showing` until then.
+  virtual void show(const Opener& opener, const Request& request,
+                    std::shared_ptr<Window::Region> region, Bytes bytes,
                     std::function<void()> then) = 0;
   /// Page-cache mode: brings the first `bytes` that the program wrote into its mapping into the
   /// region; `then` is
@@ -54,6 +65,9 @@ class Answers {
   /// steps answer the request, if nobody else does before. False: no thread can be had.
   virtual bool run_aside(const Request& request, AsideWork work) = 0;
 };
+
+/// To copy so many bytes takes much longer than to wake a thread.
+inline constexpr size_t kWorthAThread = size_t{1} << 20;
 
 /// In pixels; the most that max_width and max_height may be.
 inline constexpr uint32_t kLongestSide = 65536;
@@ -126,9 +140,9 @@ class V4l2Device {
   };
   /// Two pieces, since the first may have landed where `landing` said: it is then not copied. Where
   /// it begins a frame at the start of `*landed`, a slot of the caller's, that slot goes to the
-  /// ring and another comes back for it.
+  /// ring, and another comes back for it, or goes to the write that has to wait.
   void write(Opener* opener, const Request& request, Piece first, Piece rest, int flags,
-             Slot** landed);
+             OwnSlot* landed);
   /// Where the next bytes that this opener writes belong, so that the kernel puts them there; no
   /// bytes where that is not known. Without `data` they begin a frame, and may land in any slot
   /// that is long enough. Valid until the opener's next request or release.
@@ -194,20 +208,20 @@ class V4l2Device {
   int streamon(Opener*, void*);
   int streamoff(Opener*, void*);
   void dqbuf(Opener*, const Request&, v4l2_buffer);
-  bool try_dequeue(Opener*, v4l2_buffer*, bool output, int* error);
-  void answer_dequeue(Opener*, const Request&, const v4l2_buffer&, int error);
+  bool try_dequeue(Opener*, const Request&, v4l2_buffer, bool output);
+  bool dequeue_frame(Opener*, const Request&, v4l2_buffer);
   bool owned_elsewhere(const Opener*, uint32_t type) const;
   bool reads_or_writes(const Opener*) const;
   int allocate(Opener*, BufferQueue*, uint32_t type, uint32_t count, size_t length);
   void describe(const Opener*, const BufferQueue&, uint32_t index, v4l2_buffer*) const;
   void stop_streaming(Opener*, BufferQueue*, uint32_t type);
   bool publish_queued(Opener*);
-  void fill_capture(Opener*, uint32_t index, const Frame*);
   void break_streams(Opener* except);
 
   // v4l2_read_write.cc
   bool continue_read(Opener*, const Request&, uint32_t size);
-  size_t take_in(Opener*, Piece, Slot** landed, int* error);
+  Answers::Bytes bytes_of(Opener*, const Frame*, size_t offset, size_t size) const;
+  size_t take_in(Opener*, Piece, OwnSlot* landed, int* error);
   void write_compressed(Opener*, const Request&, Piece, int flags);
   void begin_compressed(Opener*, const Request&, Piece, int flags, std::optional<uint64_t> whole);
   void continue_compressed(Opener*, const Request&, Piece, int flags);
@@ -269,7 +283,7 @@ class V4l2Device {
   Answers* answers_;
   DeviceLog log_;
   std::shared_ptr<Housekeeper> housekeeper_;
-  std::unique_ptr<Ring> ring_;
+  std::shared_ptr<Ring> ring_;
   std::list<std::unique_ptr<Opener>> openers_;
   uint64_t next_handle_ = 1;
   Nanoseconds deadline_ = kNever;

@@ -11,6 +11,13 @@
 
 namespace loopback {
 
+namespace {
+// So many bytes are worth the pin that lets them be copied without the lock.
+constexpr size_t kWorthAPin = size_t{64} << 10;
+// A producer that comes back so soon sends as fast as it can.
+constexpr Nanoseconds kSoon = 3 * kMillisecond;
+}  // namespace
+
 void V4l2Device::read(Opener* opener, const Request& request, uint32_t size, int flags) {
   int error = 0;
   if ((opener->device_caps & V4L2_CAP_VIDEO_CAPTURE) == 0)
@@ -20,7 +27,7 @@ void V4l2Device::read(Opener* opener, const Request& request, uint32_t size, int
   else
     error = join_as_consumer(opener);
   if (error != 0) return answers_->reply_error(request, error);
-  if (size == 0) return answers_->reply_bytes(request, nullptr, 0);
+  if (size == 0) return answers_->reply_bytes(request, {});
   if (!opener->reads.empty() || !continue_read(opener, request, size)) {
     if ((flags & O_NONBLOCK) != 0) {
       ring_->stop_waiting(opener->consumer);
@@ -54,16 +61,30 @@ bool V4l2Device::continue_read(Opener* opener, const Request& request, uint32_t 
     }
     count_delivery(opener, now);
   }
-  const uint8_t* data = opener->frame ? opener->frame->data() : opener->substitute.data();
+  const size_t offset = opener->frame_offset;
   const size_t length = opener->frame ? opener->frame->bytesused : opener->substitute.size();
-  const size_t bytes = std::min<size_t>(size, length - opener->frame_offset);
-  answers_->reply_bytes(request, data + opener->frame_offset, bytes);
+  const size_t bytes = std::min<size_t>(size, length - offset);
+  if (opener->frame != nullptr)
+    answers_->reply_bytes(request, bytes_of(opener, opener->frame, offset, bytes));
+  else
+    answers_->reply_bytes(request, {opener->substitute.data() + offset, bytes, nullptr});
   opener->frame_offset += bytes;
   if (opener->frame_offset == length)
     end_read(opener);
   else
     ring_->touch(opener->consumer, now);
   return true;
+}
+
+// Of the frame that the opener's consumer reads. Many bytes may be copied after the frame's
+// release, then and where the lock is not held.
+Answers::Bytes V4l2Device::bytes_of(Opener* opener, const Frame* frame, size_t offset,
+                                    size_t size) const {
+  std::shared_ptr<const void> keeps;
+  if (size >= kWorthAPin)
+    keeps = {ring_->hold(opener->consumer),
+             [ring = ring_](const Frame* held) { ring->let_go(held); }};
+  return {frame->data() + offset, size, std::move(keeps)};
 }
 
 void V4l2Device::end_read(Opener* opener) {
@@ -73,7 +94,7 @@ void V4l2Device::end_read(Opener* opener) {
 }
 
 void V4l2Device::write(Opener* opener, const Request& request, Piece first, Piece rest, int flags,
-                       Slot** landed) {
+                       OwnSlot* landed) {
   int error = 0;
   if ((opener->device_caps & V4L2_CAP_VIDEO_OUTPUT) == 0)
     error = EINVAL;
@@ -103,17 +124,26 @@ void V4l2Device::write(Opener* opener, const Request& request, Piece first, Piec
     error = EAGAIN;
   }
   if (done == total) {
+    // To wake one takes us time that the other waits: a reader comes before a producer that will
+    // rest, and after one that makes its next frame while we copy.
+    const Nanoseconds now = monotonic_now();
+    if (now - opener->last_write >= kSoon && total < kWorthAThread) settle();
     answers_->reply_written(request, total);
+    opener->last_write = now;
   } else if (error != EAGAIN || (flags & O_NONBLOCK) != 0) {
     if (done > 0)
       answers_->reply_written(request, static_cast<uint32_t>(done));
     else
       answers_->reply_error(request, error);
   } else {
-    Opener::WaitingWrite waiting{request, {}, total};
-    if (done < first.size) waiting.rest.assign(first.data + done, first.data + first.size);
-    const size_t of_rest = done > first.size ? done - first.size : 0;
-    waiting.rest.insert(waiting.rest.end(), rest.data + of_rest, rest.data + rest.size);
+    Opener::WaitingWrite waiting{request, {}, total, {}};
+    if (done == 0 && rest.size == 0 && may_become_frame(landed->get(), first.data)) {
+      waiting.slot = std::move(*landed);
+    } else {
+      if (done < first.size) waiting.rest.assign(first.data + done, first.data + first.size);
+      const size_t of_rest = done > first.size ? done - first.size : 0;
+      waiting.rest.insert(waiting.rest.end(), rest.data + of_rest, rest.data + rest.size);
+    }
     opener->writes.push_back(std::move(waiting));
     ++waiting_producers_;
   }
@@ -122,7 +152,7 @@ void V4l2Device::write(Opener* opener, const Request& request, Piece first, Piec
 
 // Gathers bytes to frames of sizeimage. Returns how many it took; fewer with EAGAIN where the
 // next frame has no room: only at a frame's start.
-size_t V4l2Device::take_in(Opener* opener, Piece piece, Slot** landed, int* error) {
+size_t V4l2Device::take_in(Opener* opener, Piece piece, OwnSlot* landed, int* error) {
   size_t done = 0;
   if (opener->writes_timeout_image) {
     while (done < piece.size) {
@@ -142,8 +172,8 @@ size_t V4l2Device::take_in(Opener* opener, Piece piece, Slot** landed, int* erro
     if (opener->claim == nullptr && !begin_claim(opener, format_.sizeimage, error)) break;
     const size_t bytes = std::min<size_t>(piece.size - done, format_.sizeimage - opener->filled);
     const uint8_t* from = piece.data + done;
-    if (opener->filled == 0 && landed != nullptr && may_become_frame(*landed, from))
-      *landed = ring_->exchange(opener->claim, *landed);
+    if (opener->filled == 0 && landed != nullptr && may_become_frame(landed->get(), from))
+      landed->reset(ring_->exchange(opener->claim, landed->release()));
     uint8_t* const to = opener->claim->data() + opener->filled;
     if (from != to) memcpy(to, from, bytes);
     opener->filled += bytes;
@@ -199,15 +229,20 @@ bool V4l2Device::continue_write(Opener* opener) {
   int error = 0;
   size_t done = 0;
   if (compressed) {
-    if (take_compressed(opener, {waiting.rest.data(), waiting.rest.size()}, &error))
-      done = waiting.rest.size();
+    if (take_compressed(opener, {waiting.data(), waiting.left()}, &error)) done = waiting.left();
   } else {
-    done = take_in(opener, {waiting.rest.data(), waiting.rest.size()}, nullptr, &error);
+    // Of a frame that has become shorter meanwhile a part may have to wait on.
+    OwnSlot* const landed = waiting.left() <= format_.sizeimage ? &waiting.slot : nullptr;
+    done = take_in(opener, {waiting.data(), waiting.left()}, landed, &error);
   }
-  if (done == waiting.rest.size()) {
+  if (done == waiting.left()) {
     answers_->reply_written(waiting.request, waiting.total);
+    if (waiting.slot != nullptr) answers_->take_back(std::move(waiting.slot));
   } else if (error == EAGAIN) {
-    if (done > 0) waiting.rest.erase(waiting.rest.begin(), waiting.rest.begin() + done);
+    if (done > 0) {
+      waiting.rest = {waiting.data() + done, waiting.data() + waiting.left()};
+      waiting.slot.reset();
+    }
     return done > 0;
   } else {
     answers_->reply_error(waiting.request, error);
@@ -253,7 +288,7 @@ void V4l2Device::continue_compressed(Opener* opener, const Request& request, Pie
     if (error != 0 && (error != EAGAIN || (flags & O_NONBLOCK) != 0))
       return answers_->reply_error(request, error);
     opener->writes.push_back(
-        {request, {piece.data, piece.data + piece.size}, static_cast<uint32_t>(piece.size)});
+        {request, {piece.data, piece.data + piece.size}, static_cast<uint32_t>(piece.size), {}});
     ++waiting_producers_;
     return;
   }
@@ -291,7 +326,7 @@ bool V4l2Device::take_compressed(Opener* opener, Piece piece, int* error) {
 }
 
 V4l2Device::Landing V4l2Device::landing(const Opener* opener) const {
-  if (opener->producer == nullptr || !opener->writes.empty() || opener->has_buffers() ||
+  if (opener->producer == nullptr || opener->has_buffers() ||
       find_pixel_format(format_.fourcc)->compressed)
     return {};
   if (opener->claim == nullptr) return {nullptr, format_.sizeimage};

@@ -38,9 +38,11 @@ class Window : public std::enable_shared_from_this<Window> {
     uint8_t* data() const { return data_; }
     uint32_t offset() const { return offset_; }
     size_t length() const { return length_; }
-    /// A frame was copied in, and its way to the page cache is not over: what the kernel writes
-    /// back meanwhile is older.
+    /// A frame is on its way in, and to the page cache: what the kernel writes back meanwhile is
+    /// older.
     std::atomic<bool> showing{false};
+    /// A DQBUF waits for the end of that.
+    bool awaited = false;
 
    private:
     friend class Window;

@@ -37,13 +37,17 @@ function compile(name, others) {
   });
 }
 
-const core = readdirSync(join(root, "native"))
-  .filter((name) => /^(ring|slots|memory|housekeeper).*\.cc$/.test(name))
-  .map((name) => join("native", name));
+/** The parts of the product that a program is compiled with. */
+const parts = {
+  ring_bench: readdirSync(join(root, "native"))
+    .filter((name) => /^(ring|slots|memory|housekeeper).*\.cc$/.test(name))
+    .map((name) => join("native", name)),
+  transport: [join("native", "fuse_mount.cc")],
+};
 for (const file of readdirSync(join(root, "bench/programs"))) {
   if (!file.endsWith(".cc")) continue;
   const name = file.slice(0, -3);
-  compile(name, name === "ring_bench" ? core : []);
+  compile(name, parts[name] ?? []);
 }
 
 const bench = spawn(

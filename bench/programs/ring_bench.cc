@@ -73,7 +73,7 @@ class House {
     setup.parameters = parameters;
     setup.now = monotonic_now();
     setup.observe = [this](const RingEvent&) { ++events_; };
-    setup.wake_housekeeper = [this] { housekeeper_->wake(&ring_); };
+    setup.wake_housekeeper = [this](Ring* ring) { housekeeper_->wake(ring); };
     return setup;
   }
 

@@ -1,22 +1,25 @@
 // What a device is compared with: the same frames by another way, measured in the same manner.
 //
-//   transport memcpy|cached|tmpfs|pipe|unix|wake --bytes N --frames N [--warmup N] [--fps F]
+//   transport memcpy|cached|tmpfs|pipe|unix|fuse|wake --bytes N --frames N [--warmup N] [--fps F]
 //
 //   memcpy   arena ─▶ arena
 //   cached   one buffer ─▶ another, always the same two
 //   tmpfs    arena ─ pwrite ─▶ a tmpfs file of 64 MB, its pages there already ─ pread ─▶ arena
 //   pipe     arena ─ write ─▶ a pipe of 1 MiB ─ read ─▶ arena, two processes
 //   unix     the same through a stream socket pair
+//   fuse     the same through a file of a FUSE mount that does nothing else (bare_fuse.h)
 //   wake     a few bytes through a pipe at --fps: how long it takes to wake a reader
 //
 // Each side prints a line: {"event":"sent"} and {"event":"done"}.
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#include "../../native/fuse_mount.h"
 #include "../../test/programs/json_line.h"
 #include "../../test/programs/stop_signals.h"
 #include "../../test/programs/v4l2_device.h"
 #include "arena.h"
+#include "bare_fuse.h"
 #include "samples.h"
 #include "stamped_frame.h"
 
@@ -152,6 +155,34 @@ void through_socket(const Load& load) {
   between_processes(load, ends);
 }
 
+void through_fuse(const Load& load) {
+  char folder[] = "/tmp/bare-fuse-XXXXXX";
+  if (mkdtemp(folder) == nullptr) fail("mkdtemp");
+  loopback::MountOptions mount;
+  mount.mountpoint = folder;
+  mount.fsname = mount.subtype = "bare";
+  const int session = loopback::mount_fuse(mount);
+  const pid_t server = fork();
+  if (server < 0) fail("fork");
+  if (server == 0) {
+    BareFuse(session, load.bytes).serve();
+    _exit(0);
+  }
+  close(session);
+  const std::string path = std::string(folder) + "/" + BareFuse::kFile;
+  const int ends[2] = {open(path.c_str(), O_RDONLY | O_CLOEXEC),
+                       open(path.c_str(), O_WRONLY | O_CLOEXEC)};
+  const int error = errno;
+  // At once, so that nothing is left whatever happens: it ends with its last open file.
+  loopback::unmount_fuse(folder);
+  rmdir(folder);
+  errno = error;
+  if (ends[0] < 0 || ends[1] < 0) fail("open");
+  between_processes(load, ends);
+  close(ends[0]);
+  waitpid(server, nullptr, 0);
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -170,8 +201,10 @@ int main(int count, char** arguments) {
     through_pipe(load);
   } else if (way == "unix") {
     through_socket(load);
+  } else if (way == "fuse") {
+    through_fuse(load);
   } else {
-    fprintf(stderr, "%s: memcpy, cached, tmpfs, pipe, unix or wake is wanted\n", way.c_str());
+    fprintf(stderr, "%s: memcpy, cached, tmpfs, pipe, unix, fuse or wake is wanted\n", way.c_str());
     return 2;
   }
 }

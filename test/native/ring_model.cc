@@ -44,7 +44,7 @@ RingModel::RingModel(const RingParameters& parameters, uint64_t sizeimage)
   setup.sizeimage = sizeimage_;
   setup.parameters = parameters_;
   setup.now = now_;
-  setup.wake_housekeeper = [] {};
+  setup.wake_housekeeper = [](Ring*) {};
   setup.observe = [this](const RingEvent& event) {
     if (event.kind == RingEvent::Kind::kRefused) refused_now_ = true;
   };
@@ -353,6 +353,24 @@ void RingModel::release(int id) {
   });
 }
 
+void RingModel::hold(int id) {
+  step("hold", [&] {
+    const ModelConsumer& by = consumer(id);
+    if (!by.reading || by.handed) return;
+    CHECK_EQ(ring_->hold(by.ring_side), by.reading_ring_side);
+    holds_.push_back({by.reading_ring_side, *by.reading});
+  });
+}
+
+void RingModel::let_go(size_t which) {
+  step("let_go", [&] {
+    const Hold held = holds_[which];
+    holds_.erase(holds_.begin() + static_cast<std::ptrdiff_t>(which));
+    check_content(held.ring_side->data(), held.frame);
+    ring_->let_go(held.ring_side);
+  });
+}
+
 void RingModel::touch(int id) {
   step("touch", [&] {
     consumer(id).last_taken = now_;
@@ -496,6 +514,7 @@ void RingModel::finish() {
   }
   while (!consumers_.empty()) leave_consumer(consumers_.back().id);
   while (!producers_.empty()) leave_producer(producers_.back().id);
+  while (!holds_.empty()) let_go(0);
   const RingCounters counters = ring_->counters(now_);
   CHECK_EQ(counters.used, 0u);
   CHECK_EQ(counters.held_frames, 0u);

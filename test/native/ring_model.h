@@ -113,6 +113,9 @@ class RingModel {
 
   void take(int consumer);
   void release(int consumer);
+  /// The frame that it reads, if it does: kept until `let_go`, whatever becomes of the consumer.
+  void hold(int consumer);
+  void let_go(size_t which);
   void touch(int consumer);
   void stop_waiting(int consumer);
   void repeat(int consumer);
@@ -140,6 +143,7 @@ class RingModel {
   const RingParameters& in_force() const { return parameters_; }
   uint64_t sizeimage() const { return sizeimage_; }
   bool has_landing() const { return landing_ != nullptr; }
+  size_t held() const { return holds_.size(); }
   Nanoseconds now() const { return now_; }
   uint64_t largest_frame() const { return ring_->largest_frame(); }
   std::string last() const { return last_; }
@@ -197,6 +201,11 @@ class RingModel {
   bool was_static_ = false;
   std::string last_;
 
+  struct Hold {
+    const Frame* ring_side;
+    ModelFrame frame;
+  };
+  std::vector<Hold> holds_;
   std::vector<ModelProducer> producers_;
   std::vector<ModelConsumer> consumers_;
   std::deque<ModelFrame> frames_;   // In the ring, oldest first.

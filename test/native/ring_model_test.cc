@@ -93,8 +93,10 @@ class RandomWalk {
 
   void consume(const ModelConsumer& consumer, uint64_t choice) {
     const uint64_t what = choice % 30;
-    if (what < 22)
+    if (what < 20)
       ring.take(consumer.id);
+    else if (what < 22)
+      hold_or_let_go(consumer);
     else if (what < 25)
       ring.release(consumer.id);
     else if (what < 26)
@@ -123,6 +125,13 @@ class RandomWalk {
         if (consumer != nullptr) ring.leave_consumer(consumer->id);
         break;
     }
+  }
+
+  void hold_or_let_go(const ModelConsumer& consumer) {
+    if (ring.held() > 0 && (ring.held() > 3 || chance(50)))
+      ring.let_go(pick(0, ring.held() - 1));
+    else
+      ring.hold(consumer.id);
   }
 
   void map_landing(const ModelProducer* producer) {

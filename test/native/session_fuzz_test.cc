@@ -39,17 +39,6 @@ void reset(const LiveSession& live, uint32_t number) {
   CHECK_EQ(reset.wait(seconds(60)), 0);
 }
 
-// The housekeeper opens files of /proc and closes them at once: the fewest of many looks.
-size_t descriptors_at_rest() {
-  size_t fewest = open_descriptors();
-  for (int look = 0; look < 200; ++look) {
-    const timespec pause{0, 1000000};
-    nanosleep(&pause, nullptr);
-    fewest = std::min(fewest, open_descriptors());
-  }
-  return fewest;
-}
-
 // Returns how many malformed ioctls reached the session.
 uint64_t attack(IoMode mode, uint64_t seed, uint64_t calls) {
   LiveSession live(mode);

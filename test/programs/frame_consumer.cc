@@ -1,10 +1,12 @@
 // A V4L2 consumer: takes frames by read(2) or by CAPTURE streaming, checks every one against the
 // mark of its producer, and says in JSON lines what it found.
 //
-//   frame_consumer DEVICE [--method read|mmap|mmap-poll|read-poll] [--nonblock] [--buffers N]
+//   frame_consumer DEVICE [--method read|mmap|mmap-poll|read-poll] [--nonblock [--spin]] [--buffers
+//   N]
 //     [--count N] [--idle-ms M] [--delay-ms D] [--stop-after-frames N [--hold]] [--no-verify]
 //     [--read-bytes N]
 //
+// --spin: after EAGAIN asks again at once, instead of waiting for a frame.
 // --read-bytes: a read(2) asks for no more, and --delay-ms passes after each.
 // --hold: after --stop-after-frames takes nothing more ({"event":"holding"}) but keeps the device
 // open; SIGUSR1 lets it go on ({"event":"resumed"}), SIGTERM ends it.
@@ -95,6 +97,7 @@ class Consumer {
     if (error == EAGAIN) {
       ++again_;
       // An error event and yet nothing to say about it: waiting again would spin.
+      if (options_.has("spin")) return may_go_on();
       return poll_failed_ ? EAGAIN : wait_for_frame();
     }
     return error == EINTR ? may_go_on() : error;
@@ -336,8 +339,8 @@ class Consumer {
 
 int main(int count, char** arguments) {
   const Options options(count, arguments,
-                        {"method=", "nonblock", "buffers=", "count=", "idle-ms=", "delay-ms=",
-                         "stop-after-frames=", "hold", "no-verify", "read-bytes="});
+                        {"method=", "nonblock", "spin", "buffers=", "count=", "idle-ms=",
+                         "delay-ms=", "stop-after-frames=", "hold", "no-verify", "read-bytes="});
   catch_stop_signals();
   set_handler(SIGUSR1, [](int) { g_resume = 1; });
   return Consumer(options).run();

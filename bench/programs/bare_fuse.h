@@ -1,0 +1,165 @@
+// The least that a device served by FUSE can be: frames of one size through four buffers, one
+// thread, no ring, no V4L2. What it costs is the kernel's protocol, whoever speaks it.
+//
+//   write(2) ─▶ WRITE ─ readv ─▶ one of four buffers ─ writev ─▶ READ ─▶ read(2)
+//
+// One producer, one consumer.
+#pragma once
+
+#include <errno.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <deque>
+#include <vector>
+
+#include "../../native/fuse_protocol.h"
+
+class BareFuse {
+ public:
+  static constexpr const char* kFile = "frames";
+
+  BareFuse(int fd, size_t bytes) : fd_(fd), bytes_(bytes) {
+    const size_t room = (bytes + kPage - 1) / kPage * kPage;
+    for (auto& buffer : buffers_) buffer = static_cast<uint8_t*>(aligned_alloc(kPage, room));
+  }
+
+  /// Until the mount ends.
+  void serve() {
+    std::vector<uint8_t> header(loopback::kWriteHeaderBytes);
+    std::vector<uint8_t> rest(kMaxWrite + kPage);
+    while (true) {
+      uint8_t* const landing = buffers_[written_ % kBuffers] + filled_;
+      iovec parts[3] = {
+          {header.data(), header.size()}, {landing, bytes_ - filled_}, {rest.data(), rest.size()}};
+      const ssize_t size = readv(fd_, parts, 3);
+      if (size < 0 && (errno == EINTR || errno == ENOENT || errno == EAGAIN)) continue;
+      if (size < static_cast<ssize_t>(sizeof(fuse_in_header))) return;
+      answer(header.data());
+    }
+  }
+
+ private:
+  static constexpr size_t kPage = 4096;
+  static constexpr size_t kMaxWrite = 256 * kPage;
+  static constexpr uint64_t kBuffers = 4;
+  static constexpr uint64_t kFileNode = 2;
+
+  struct Waiting {
+    uint64_t unique = 0;
+    size_t size = 0;
+  };
+
+  void answer(const uint8_t* request) {
+    const auto* in = reinterpret_cast<const fuse_in_header*>(request);
+    const uint8_t* body = request + sizeof *in;
+    switch (in->opcode) {
+      case FUSE_INIT:
+        return initialize(*in, *reinterpret_cast<const fuse_init_in*>(body));
+      case FUSE_LOOKUP: {
+        fuse_entry_out out{};
+        out.nodeid = kFileNode;
+        out.attr = attributes(kFileNode);
+        return send(in->unique, 0, &out, sizeof out);
+      }
+      case FUSE_GETATTR: {
+        fuse_attr_out out{};
+        out.attr = attributes(in->nodeid);
+        return send(in->unique, 0, &out, sizeof out);
+      }
+      case FUSE_OPEN: {
+        fuse_open_out out{};
+        out.open_flags = FOPEN_DIRECT_IO | FOPEN_NOFLUSH;
+        return send(in->unique, 0, &out, sizeof out);
+      }
+      case FUSE_WRITE:
+        return write({in->unique, reinterpret_cast<const fuse_write_in*>(body)->size});
+      case FUSE_READ:
+        reads_.push_back({in->unique, reinterpret_cast<const fuse_read_in*>(body)->size});
+        return deliver();
+      case FUSE_RELEASE:
+        return send(in->unique, 0);
+      case FUSE_FORGET:
+      case FUSE_BATCH_FORGET:
+      case FUSE_INTERRUPT:
+        return;
+      default:
+        return send(in->unique, ENOSYS);
+    }
+  }
+
+  void initialize(const fuse_in_header& in, const fuse_init_in& offered) {
+    loopback::WireInitOut out{};
+    out.major = 7;
+    out.minor = std::min<uint32_t>(offered.minor, 38);
+    out.flags = offered.flags & (FUSE_BIG_WRITES | FUSE_MAX_PAGES);
+    out.max_background = 16;
+    out.max_write = kMaxWrite;
+    out.max_pages = kMaxWrite / kPage;
+    out.time_gran = 1;
+    send(in.unique, 0, &out, sizeof out);
+  }
+
+  static fuse_attr attributes(uint64_t node) {
+    fuse_attr out{};
+    out.ino = node;
+    out.mode = node == kFileNode ? S_IFREG | 0600 : S_IFDIR | 0700;
+    out.nlink = 1;
+    out.uid = getuid();
+    out.gid = getgid();
+    // Larger than all that is ever written: a file that grows is locked for it.
+    out.size = node == kFileNode ? uint64_t{1} << 62 : 0;
+    return out;
+  }
+
+  // The last write of a frame waits until there is a buffer for the next.
+  void write(Waiting request) {
+    filled_ += request.size;
+    if (filled_ < bytes_) return written(request);
+    filled_ = 0;
+    ++written_;
+    if (written_ - taken_ < kBuffers)
+      written(request);
+    else
+      full_ = request;
+    deliver();
+  }
+
+  void deliver() {
+    while (!reads_.empty() && taken_ < written_) {
+      const Waiting request = reads_.front();
+      reads_.pop_front();
+      const size_t size = std::min(request.size, bytes_ - offset_);
+      send(request.unique, 0, buffers_[taken_ % kBuffers] + offset_, size);
+      offset_ += size;
+      if (offset_ < bytes_) continue;
+      offset_ = 0;
+      ++taken_;
+      if (full_.size != 0) written(full_);
+      full_ = {};
+    }
+  }
+
+  void written(const Waiting& request) {
+    fuse_write_out out{static_cast<uint32_t>(request.size), 0};
+    send(request.unique, 0, &out, sizeof out);
+  }
+
+  void send(uint64_t unique, int error, const void* data = nullptr, size_t size = 0) {
+    fuse_out_header header{static_cast<uint32_t>(sizeof header + size), -error, unique};
+    iovec parts[2] = {{&header, sizeof header}, {const_cast<void*>(data), size}};
+    [[maybe_unused]] const ssize_t sent = writev(fd_, parts, size > 0 ? 2 : 1);
+  }
+
+  const int fd_;
+  const size_t bytes_;
+  uint8_t* buffers_[kBuffers];
+  size_t filled_ = 0;     // Of the frame that is being written.
+  size_t offset_ = 0;     // Of the frame that is being read.
+  uint64_t written_ = 0;  // Whole frames.
+  uint64_t taken_ = 0;
+  std::deque<Waiting> reads_;
+  Waiting full_;
+};
