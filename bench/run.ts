@@ -1,6 +1,7 @@
 // `npm run bench [-- [--quick] [--nice=N] NAME …]`: measures, and writes what came of it. All
 // benchmarks at full length go to bench/results.md; a part, or --quick, to build/bench-results.md,
-// so that what is published comes from one run. --nice is for a machine that others use as well.
+// so that what is published comes from one run. --against=COMMIT compares with that commit's tree
+// instead, and writes bench/against.md. --nice is for a machine that others use as well.
 // On a machine of our own all of it takes about a quarter of an hour.
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { getPriority, setPriority } from "node:os";
@@ -17,6 +18,7 @@ import { bench as hundred } from "./100p100c.bench.js";
 import { bench as consumers } from "./1pnc.bench.js";
 import { bench as twoToOne } from "./2p1c.bench.js";
 import { bench as memory } from "./memory.bench.js";
+import { bench as previous } from "./previous.bench.js";
 import { bench as resize } from "./resize.bench.js";
 import type { Effort, Section } from "./support/bench.js";
 import { killClients } from "./support/clients.js";
@@ -50,9 +52,12 @@ async function main(): Promise<void> {
   const words = process.argv.slice(2);
   const quick = words.includes("--quick");
   const names = words.filter((word) => !word.startsWith("--"));
-  for (const word of words.filter((each) => each.startsWith("--") && each !== "--quick")) {
+  const against = process.env.LOOPBACK_PREVIOUS_CLI !== undefined;
+  const known = (word: string) => word === "--quick" || word.startsWith("--against=");
+  for (const word of words.filter((each) => each.startsWith("--") && !known(each))) {
     const nice = /^--nice=(-?\d+)$/.exec(word)?.[1];
-    if (nice === undefined) throw new Error(`${word}: only --quick and --nice=N are known`);
+    if (nice === undefined)
+      throw new Error(`${word}: only --quick, --against=COMMIT and --nice=N are known`);
     // The daemon and all clients inherit it. Between sessions the scheduler may look at the
     // session's own value instead: scripts/bench.mjs has made one for us.
     setPriority(Number(nice));
@@ -63,7 +68,9 @@ async function main(): Promise<void> {
   if (unknown !== undefined) {
     throw new Error(`unknown benchmark ${unknown}; there are ${all.join(", ")}`);
   }
-  const chosen = benches.filter(({ name }) => names.length === 0 || names.includes(name));
+  const chosen = against
+    ? [previous]
+    : benches.filter(({ name }) => names.length === 0 || names.includes(name));
   const effort: Effort = { quick, rounds: quick ? 3 : 7 };
   const on = machine();
   const begun = Date.now();
@@ -84,7 +91,7 @@ async function main(): Promise<void> {
     }
   }
   const kind = [
-    names.length === 0 ? "all benchmarks" : `only ${names.join(", ")}`,
+    against ? "two trees" : names.length === 0 ? "all benchmarks" : `only ${names.join(", ")}`,
     ...(quick ? ["quick: fewer and shorter trials"] : []),
     ...(failed.length > 0 ? [`failed: ${failed.join(", ")}`] : []),
   ].join(", ");
@@ -97,7 +104,8 @@ async function main(): Promise<void> {
     sections,
   });
   const whole = names.length === 0 && !quick && failed.length === 0;
-  const file = whole ? "bench/results.md" : "build/bench-results.md";
+  const published = against ? "bench/against.md" : "bench/results.md";
+  const file = whole ? published : "build/bench-results.md";
   mkdirSync(join(root, "build"), { recursive: true });
   writeFileSync(join(root, file), report);
   process.stdout.write(`${report}\nwritten to ${file}\n`);

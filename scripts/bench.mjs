@@ -1,4 +1,4 @@
-// `npm run bench [-- [--quick] [--nice=N] NAME …]`: everything that the benchmarks need, and the benchmarks.
+// `npm run bench [-- [--quick] [--against=COMMIT] [--nice=N] NAME …]`: everything that the benchmarks need, and the benchmarks.
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
@@ -50,11 +50,36 @@ for (const file of readdirSync(join(root, "bench/programs"))) {
   compile(name, parts[name] ?? []);
 }
 
+/** Another commit's tree, built; what it is measured with is this tree's. */
+function previous(commit) {
+  const git = (...words) => spawnSync("git", words, { cwd: root, encoding: "utf8" });
+  const found = git("rev-parse", "--verify", "--quiet", `${commit}^{commit}`);
+  if (found.status !== 0) fail(`there is no commit ${commit} here`);
+  const tree = join(root, "build/previous", found.stdout.trim().slice(0, 12));
+  if (!existsSync(tree)) {
+    git("clone", "--quiet", root, tree);
+    git("-C", tree, "checkout", "--quiet", found.stdout.trim());
+  }
+  say(`building ${commit} in ${tree} …`);
+  const built = spawnSync("npm", ["run", "build"], { cwd: tree, stdio: "inherit" });
+  if (built.status !== 0) fail(`${commit} can't be built`);
+  return {
+    LOOPBACK_PREVIOUS_COMMIT: found.stdout.trim().slice(0, 7),
+    LOOPBACK_PREVIOUS_CLI: join(tree, "dist/cli/main.js"),
+  };
+}
+const against = words.find((word) => word.startsWith("--against="))?.slice("--against=".length);
+
 const bench = spawn(
   process.execPath,
   [join(root, "node_modules/vite-node/vite-node.mjs"), "bench/run.ts", ...words],
   // A session of its own where it wants a priority of its own.
-  { cwd: root, stdio: "inherit", detached: words.some((word) => word.startsWith("--nice")) },
+  {
+    cwd: root,
+    env: { ...process.env, ...(against === undefined ? {} : previous(against)) },
+    stdio: "inherit",
+    detached: words.some((word) => word.startsWith("--nice")),
+  },
 );
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => bench.kill(signal));
 bench.on("exit", (code) => process.exit(code ?? 1));

@@ -5,7 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 export const deadlineMs = 60_000;
-const cli = join(import.meta.dirname, "../../dist/cli/main.js");
+/** LOOPBACK_CLI names that of another tree, for benchmarks that compare two. */
+const cli = () => process.env.LOOPBACK_CLI ?? join(import.meta.dirname, "../../dist/cli/main.js");
 
 /** Resolves when `holds` does; rejects, saying what was waited for, after the deadline. */
 export async function until(
@@ -29,7 +30,7 @@ export interface Finished {
 
 /** Runs the command line to its end. */
 export function runCli(args: string[], env: NodeJS.ProcessEnv = process.env): Promise<Finished> {
-  return runProgram(process.execPath, [cli, ...args], { env });
+  return runProgram(process.execPath, [cli(), ...args], { env });
 }
 
 /** Runs a program to its end; killed after the deadline. Never rejects. */
@@ -123,7 +124,7 @@ export async function mounted(
     ...(cgroup === undefined
       ? []
       : ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', cgroup]),
-    ...[process.execPath, cli, "mount", ...ioMode, ...args, "--mountpoint", path],
+    ...[process.execPath, cli(), "mount", ...ioMode, ...args, "--mountpoint", path],
   ];
   const child: ChildProcess = spawn(program, words, { stdio: ["ignore", "pipe", "pipe"] });
   let output = "";
