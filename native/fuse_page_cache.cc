@@ -19,7 +19,8 @@ namespace loopback {
 
 namespace {
 constexpr size_t kPage = 4096;
-}
+constexpr size_t kPinnedStores = 4;
+}  // namespace
 
 // A store waits for a page that is under a fault, which only a session's thread can answer: so
 // stores have a thread of their own.
@@ -28,7 +29,9 @@ void FuseSession::show(const Opener& opener, const Request& request,
                        std::function<void()> then) {
   owed_.erase(request.unique);
   const bool page_cache = io_mode_ == IoMode::kPageCache;
-  const bool later = bytes.keeps != nullptr && (page_cache || copies_ != nullptr);
+  // Not many: a pinned frame is memory beyond what the ring may hold.
+  const bool may_wait = page_cache ? stores_.size() < kPinnedStores : copies_ != nullptr;
+  const bool later = bytes.keeps != nullptr && may_wait;
   if (!later) memcpy(region->data(), bytes.data, bytes.size);
   if (!page_cache && !later) return then();
   // The session ends, and with it what waits for the answer.

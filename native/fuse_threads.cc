@@ -108,6 +108,9 @@ void FuseSession::finish(std::vector<Copy>* copies) {
     if (!each.then) continue;
     auto guard = lock();
     each.then();
+    // The last of a region may go with them, which its window must be locked for.
+    each.then = nullptr;
+    each.copy = nullptr;
   }
   copies->clear();
 }
@@ -166,9 +169,9 @@ void FuseSession::prepare_landing() {
   landing_ = writer != nullptr ? writer->device->landing(writer->opener) : V4l2Device::Landing{};
   const size_t room = round_to_pages(landing_.bytes);
   const bool begins = landing_.bytes > 0 && landing_.data == nullptr;
-  const bool fits = slot_ != nullptr && slot_->capacity >= room && slot_->capacity <= 2 * room;
+  const bool misfits = slot_ != nullptr && (slot_->capacity < room || slot_->capacity > 2 * room);
   // Writers of different sizes that take turns would have it mapped anew for each frame.
-  if (writer == nullptr || (begins && !fits && writer_repeats_)) {
+  if (writer == nullptr || (begins && misfits && writer_repeats_)) {
     slot_.reset();
     spare_slots_.clear();
   }

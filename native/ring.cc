@@ -168,6 +168,11 @@ void Ring::publish(Claim* claim, size_t bytesused, const FrameTags& tags, Nanose
   append(slot, bytesused, tags, producer->id, now);
 }
 
+bool Ring::has_pending() const {
+  std::lock_guard lock(mutex_);
+  return !pending_.empty();
+}
+
 void Ring::publish_pending(Nanoseconds now) {
   while (!pending_.empty()) {
     const Pending pending = pending_.front();

@@ -197,6 +197,9 @@ class Ring {
   void abort(Claim* claim, bool counts, Nanoseconds now);
   /// A frame that nobody claimed for, still queued at STREAMOFF or close.
   void count_aborted(uint64_t frames);
+  /// Whether a finished frame waits for room: it is published by a later take, or by `housekeep`,
+  /// which may hand it to a consumer that waits.
+  bool has_pending() const;
   /// Publishes the first `bytesused` bytes. Consumers that wait are handed the frame here, before
   /// growth is judged. The claim is gone afterwards.
   void publish(Claim* claim, size_t bytesused, const FrameTags& tags, Nanoseconds now);

@@ -249,7 +249,7 @@ bool V4l2Device::publish_queued(Opener* opener) {
         static_assert(sizeof tags.timecode == sizeof(v4l2_timecode));
         memcpy(tags.timecode, &buffer.described.timecode, sizeof tags.timecode);
         ring_->publish(claim, bytes, tags, monotonic_now());
-        published_ = true;
+        frame_published();
       }
     }
     output.queued.pop_front();
@@ -389,11 +389,12 @@ bool V4l2Device::dequeue_frame(Opener* opener, const Request& request, v4l2_buff
       want(due_at);
       return false;
     }
-    ++opener->extra_frames;
     if (substitute == Substitute::kRepeat) {
-      frame = ring_->repeat(opener->consumer, now);
-      repeated = true;
+      frame = repeat_newest(opener, now, &repeated);
+      if (frame == nullptr) return false;
+      if (repeated) ++opener->extra_frames;
     } else {
+      ++opener->extra_frames;
       const auto& image = timeout_image();
       bytes = {image.data(), std::min(image.size(), buffer.region->length()), nullptr};
       ring_->count_substitute(opener->consumer, bytes.size, now);

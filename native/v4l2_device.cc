@@ -204,7 +204,18 @@ void V4l2Device::expire() {
   published_ = room_made_ = true;
   // Whoever still waits names its time again.
   deadline_ = kNever;
+  look_for_pending();
   settle();
+}
+
+void V4l2Device::frame_published() {
+  published_ = true;
+  look_for_pending();
+}
+
+// Its publication, on whatever thread, may hand it to a reader that waits: we look after it.
+void V4l2Device::look_for_pending() {
+  if (ring_->has_pending()) want(monotonic_now() + 10 * kMillisecond);
 }
 
 void V4l2Device::look_again() {

@@ -235,6 +235,7 @@ class V4l2Device {
   // v4l2_substitutes.cc: what a reader gets when no frame comes
   enum class Substitute { kNone, kRepeat, kTimeoutImage };
   Substitute substitute_due(const Opener*, Nanoseconds now, Nanoseconds* due_at) const;
+  const Frame* repeat_newest(Opener*, Nanoseconds now, bool* repeated);
   const std::vector<uint8_t>& timeout_image();
   void store_timeout_image(Piece);
 
@@ -269,6 +270,8 @@ class V4l2Device {
   bool blocked_by_priority(const Opener*) const;
   void unless_it_may_wait(const Opener*, const Request&, std::function<void()> give_up);
   void count_delivery(Opener*, Nanoseconds now);
+  void frame_published();
+  void look_for_pending();
   bool serve_reader(Opener*);
   bool serve_producer(Opener*);
   void notify_polls();

@@ -50,9 +50,12 @@ bool V4l2Device::continue_read(Opener* opener, const Request& request, uint32_t 
         case Substitute::kNone:
           want(due_at);
           return false;
-        case Substitute::kRepeat:
-          opener->frame = ring_->repeat(opener->consumer, now);
+        case Substitute::kRepeat: {
+          bool repeated = false;
+          opener->frame = repeat_newest(opener, now, &repeated);
+          if (opener->frame == nullptr) return false;
           break;
+        }
         case Substitute::kTimeoutImage:
           opener->substitute = timeout_image();
           ring_->count_substitute(opener->consumer, opener->substitute.size(), now);
@@ -220,7 +223,7 @@ void V4l2Device::finish_frame(Opener* opener) {
   tags.format = format_.generation;
   Claim* claim = std::exchange(opener->claim, nullptr);
   ring_->publish(claim, std::exchange(opener->filled, 0), tags, monotonic_now());
-  published_ = true;
+  frame_published();
 }
 
 bool V4l2Device::continue_write(Opener* opener) {

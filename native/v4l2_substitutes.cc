@@ -20,6 +20,13 @@ V4l2Device::Substitute V4l2Device::substitute_due(const Opener* opener, Nanoseco
   return Substitute::kNone;
 }
 
+// Or the next frame, where the housekeeper has just published one that waited for room.
+const Frame* V4l2Device::repeat_newest(Opener* opener, Nanoseconds now, bool* repeated) {
+  const Frame* frame = ring_->repeat(opener->consumer, now);
+  *repeated = frame != nullptr;
+  return *repeated ? frame : ring_->take(opener->consumer, now);
+}
+
 const std::vector<uint8_t>& V4l2Device::timeout_image() {
   if (timeout_image_.size() != format_.sizeimage) timeout_image_.assign(format_.sizeimage, 0);
   return timeout_image_;

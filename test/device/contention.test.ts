@@ -150,3 +150,38 @@ test("Ctrl-C ends the daemon while programs wait on its devices", async () => {
   expect(await daemon.exited).toBe(0);
   for (const code of await Promise.all(ends)) expect(code).not.toBe(0);
 });
+
+test("a frame that waited for room reaches a reader that waits for it", async () => {
+  const daemon = await mounted([
+    "dynamic_buffering=1",
+    "video_nr=10",
+    "max_openers=20",
+    `dynamic_buffer_max=${2 * frameBytes}`,
+    "dynamic_buffer_stall_timeout_ms=0",
+  ]);
+  const device = daemon.dev(10);
+  const slow = talker();
+  await slow.send(`open r ${device} r nonblock`);
+  await slow.send("poll r in 0");
+  await daemon.joined(10, 1);
+  const eager = start("dd", [`if=${device}`, "of=/dev/null", `bs=${frameBytes}`, "count=3"]);
+  const served = exit(eager);
+  await daemon.joined(10, 2);
+
+  // Half a frame, whose room others may have once it has rested for a while.
+  const resting = talker();
+  await resting.send(`open w ${device} w`);
+  await resting.send("write w 300000 1");
+  const words = ["if=/dev/zero", `of=${device}`, `bs=${frameBytes}`, "count=2", "conv=notrunc"];
+  expect(await exit(start("dd", words))).toBe(0);
+  await until("the eager reader has both", async () => {
+    return (await daemon.counters(10)).delivered_frames === 2;
+  });
+  await waitsIn(eager.pid ?? 0);
+
+  expect(await resting.send(`write w ${frameBytes - 300000} 1`)).toMatchObject({ ok: true });
+  expect(await daemon.counters(10)).toMatchObject({ published_frames: 2 });
+  expect(await slow.send(`read r ${frameBytes}`)).toMatchObject({ ok: true });
+  expect(await served).toBe(0);
+  expect(await daemon.counters(10)).toMatchObject({ published_frames: 3, dropped_frames: 0 });
+});
