@@ -195,7 +195,7 @@ void FuseSession::kick() {
 }
 
 void FuseSession::stop() {
-  // Before the reader ends: a store may wait for a page that only that can bring.
+  // Before the readers end: a store may wait for a page that only they can bring.
   end_stores();
   join_threads();
   if (fd_ < 0) return;

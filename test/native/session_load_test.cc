@@ -22,17 +22,36 @@ constexpr uint32_t kLossless = 1, kStatic = 2, kDropping = 3, kComing = 9;
 
 using Clients = std::vector<std::unique_ptr<ClientProcess>>;
 
+struct Picture {
+  const char* size;
+  const char* fps;
+  uint64_t bytes;
+  int slow_ms;  // A reader that takes so long for each does not keep up.
+};
+constexpr Picture kSmall{"64x48", "150", 6144, 50};
+// Goes out beside the lock, on a thread of its own (fuse_threads.cc).
+constexpr Picture kLarge{"1024x768", "6", 1572864, 400};
+
 struct Load {
-  explicit Load(IoMode mode, uint32_t seed) : live(mode), random(seed) {
-    DeviceSetup lossless = LiveSession::small_device(kLossless);
+  Load(IoMode mode, uint32_t seed, const Picture& shown)
+      : live(mode), random(seed), picture(shown) {
+    DeviceSetup lossless = device(kLossless);
     lossless.ring.dynamic = true;
     lossless.ring.stall_timeout_ms = 0;
     live.add(std::move(lossless));
-    live.add(LiveSession::small_device(kStatic));
-    DeviceSetup dropping = LiveSession::small_device(kDropping);
+    live.add(device(kStatic));
+    DeviceSetup dropping = device(kDropping);
     dropping.ring.dynamic = true;
     dropping.ring.overflow = Overflow::kDrop;
     live.add(std::move(dropping));
+  }
+
+  static DeviceSetup device(uint32_t number) {
+    DeviceSetup setup = LiveSession::small_device(number);
+    setup.max_width = 1024;
+    setup.max_height = 768;
+    setup.ring.max = 64 << 20;
+    return setup;
   }
 
   uint32_t below(uint32_t bound) { return random() % bound; }
@@ -40,8 +59,8 @@ struct Load {
   std::unique_ptr<ClientProcess> producer(uint32_t number, const std::string& method) {
     return std::make_unique<ClientProcess>(
         "frame_producer",
-        std::vector<std::string>{live.path(number), "--size", "64x48", "--method", method, "--id",
-                                 std::to_string(++last_id), "--fps", "150"});
+        std::vector<std::string>{live.path(number), "--size", picture.size, "--method", method,
+                                 "--id", std::to_string(++last_id), "--fps", picture.fps});
   }
   std::unique_ptr<ClientProcess> consumer(uint32_t number, const std::string& method,
                                           int delay_ms = 0) {
@@ -79,6 +98,7 @@ struct Load {
 
   LiveSession live;
   std::mt19937 random;
+  const Picture picture;
   uint32_t last_id = 0;
 };
 
@@ -93,8 +113,9 @@ void check_consumer(ClientProcess& consumer, bool lossless) {
   if (lossless) CHECK_EQ(number_in(done, "gaps"), 0);
 }
 
-void bear(IoMode mode, uint32_t seed, int deaths) {
-  Load load(mode, seed);
+void bear(IoMode mode, uint32_t seed, const Picture& picture, int deaths) {
+  const check::Scope scope(picture.size);
+  Load load(mode, seed, picture);
   LiveSession& live = load.live;
   const size_t descriptors = descriptors_at_rest();
   Clients producers, lossless, others;
@@ -126,7 +147,7 @@ void bear(IoMode mode, uint32_t seed, int deaths) {
 
   // A reader that does not keep up makes the ring grow; when it has gone, the ring shrinks.
   {
-    const auto slow = load.consumer(kLossless, "read", 50);
+    const auto slow = load.consumer(kLossless, "read", picture.slow_ms);
     eventually("the ring grows", [&] { return live.counters(kLossless).expand_count > 0; });
   }
   eventually("the ring shrinks", [&] { return live.counters(kLossless).shrink_count > 0; });
@@ -138,9 +159,11 @@ void bear(IoMode mode, uint32_t seed, int deaths) {
     CHECK_EQ(producer->wait(kDeadline), 0);
   }
   load.check_accounts();
-  const uint64_t published = live.counters(kLossless).published_frames;
-  std::printf("      %s: %d killed, %llu frames published without a loss\n", io_mode_name(mode),
-              deaths, static_cast<unsigned long long>(published));
+  const RingCounters counters = live.counters(kLossless);
+  const uint64_t published = counters.published_frames;
+  CHECK_EQ(counters.published_bytes, published * picture.bytes);
+  std::printf("      %s, %s: %d killed, %llu frames published without a loss\n", io_mode_name(mode),
+              picture.size, deaths, static_cast<unsigned long long>(published));
   producers.clear();
   lossless.clear();
   others.clear();
@@ -167,7 +190,8 @@ TEST(nothingIsTornAndNothingStaysWhileClientsAreKilled) {
   const check::Scope scope("seed " + std::to_string(seed));
   for (IoMode mode : granted_modes()) {
     const check::Scope in_mode(io_mode_name(mode));
-    bear(mode, seed, under_thread_sanitizer() ? 40 : 100);
+    bear(mode, seed, kSmall, under_thread_sanitizer() ? 40 : 100);
+    bear(mode, seed, kLarge, 30);
   }
   eventually("as many descriptors as before the mounts",
              [&] { return open_descriptors() == descriptors; });
