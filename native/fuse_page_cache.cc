@@ -24,27 +24,17 @@ constexpr size_t kPinnedStores = 4;
 
 // A store waits for a page that is under a fault, which only a session's thread can answer: so
 // stores have a thread of their own.
-void FuseSession::show(const Opener& opener, const Request& request,
-                       std::shared_ptr<Window::Region> region, Bytes bytes,
-                       std::function<void()> then) {
-  owed_.erase(request.unique);
-  const bool page_cache = io_mode_ == IoMode::kPageCache;
-  // Not many: a pinned frame is memory beyond what the ring may hold.
-  const bool may_wait = page_cache ? stores_.size() < kPinnedStores : copies_ != nullptr;
-  const bool later = bytes.keeps != nullptr && may_wait;
-  if (!later) memcpy(region->data(), bytes.data, bytes.size);
-  if (!page_cache && !later) return then();
+void FuseSession::store(uint64_t node, std::shared_ptr<Window::Region> region, Bytes bytes,
+                        std::function<void()> then) {
   // The session ends, and with it what waits for the answer.
-  if (page_cache && stores_ended_) return;
-  region->showing = true;
-  if (!page_cache) {
-    const auto copy = [region](const Bytes& from) { memcpy(region->data(), from.data, from.size); };
-    copies_->push_back({std::move(bytes), copy, [this, node = opener.node, region, then] {
-                          shown(node, region.get(), then);
-                        }});
-    return;
+  if (stores_ended_) return;
+  // Not many wait: a pinned frame is memory beyond what the ring may hold.
+  if (bytes.keeps == nullptr || stores_.size() >= kPinnedStores) {
+    memcpy(region->data(), bytes.data, bytes.size);
+    bytes.keeps.reset();
   }
-  stores_.push_back({opener.node, std::move(region), std::move(bytes), std::move(then)});
+  region->showing = true;
+  stores_.push_back({node, std::move(region), std::move(bytes), std::move(then)});
   if (!store_thread_.joinable()) store_thread_ = std::thread([this] { store_pages(); });
   stores_changed_.notify_one();
 }
@@ -71,15 +61,6 @@ void FuseSession::store_pages() {
     guard.lock();
     shown(store.node, store.region.get(), store.then);
   }
-}
-
-void FuseSession::shown(uint64_t node, Window::Region* region, const std::function<void()>& then) {
-  region->showing = false;
-  then();
-  if (!std::exchange(region->awaited, false)) return;
-  const auto found = nodes_.find(node);
-  if (found == nodes_.end() || found->second.device == nullptr) return;
-  found->second.device->look_again();
 }
 
 void FuseSession::end_stores() {

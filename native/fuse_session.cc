@@ -276,6 +276,33 @@ void FuseSession::reply_bytes(const Request& request, Bytes bytes) {
   copies_->push_back({std::move(bytes), copy, {}});
 }
 
+// Into the program's buffer: the session's memfd, or by way of the page cache.
+void FuseSession::show(const Opener& opener, const Request& request,
+                       std::shared_ptr<Window::Region> region, Bytes bytes,
+                       std::function<void()> then) {
+  owed_.erase(request.unique);
+  if (io_mode_ == IoMode::kPageCache)
+    return store(opener.node, std::move(region), std::move(bytes), std::move(then));
+  if (bytes.keeps == nullptr || copies_ == nullptr) {
+    memcpy(region->data(), bytes.data, bytes.size);
+    return then();
+  }
+  region->showing = true;
+  const auto copy = [region](const Bytes& from) { memcpy(region->data(), from.data, from.size); };
+  copies_->push_back({std::move(bytes), copy, [this, node = opener.node, region, then] {
+                        shown(node, region.get(), then);
+                      }});
+}
+
+void FuseSession::shown(uint64_t node, Window::Region* region, const std::function<void()>& then) {
+  region->showing = false;
+  then();
+  if (!std::exchange(region->awaited, false)) return;
+  const auto found = nodes_.find(node);
+  if (found == nodes_.end() || found->second.device == nullptr) return;
+  found->second.device->look_again();
+}
+
 void FuseSession::reply_written(const Request& request, uint32_t bytes) {
   owed_.erase(request.unique);
   const auto answer = [this, unique = request.unique, bytes](const Bytes&) {

@@ -124,6 +124,7 @@ class FuseSession : public Answers {
   void send(uint64_t unique, int error, const void* data = nullptr, size_t size = 0,
             const void* more = nullptr, size_t more_size = 0);
   void reply(const Request& request, const void* data, size_t size);
+  void shown(uint64_t node, Window::Region* region, const std::function<void()>& then);
 
   // fuse_threads.cc
   /// A frame's bytes that go out when the lock has been given back.
@@ -187,8 +188,9 @@ class FuseSession : public Answers {
     size_t done;
     std::function<void()> then;
   };
+  void store(uint64_t node, std::shared_ptr<Window::Region> region, Bytes bytes,
+             std::function<void()> then);
   void store_pages();
-  void shown(uint64_t node, Window::Region* region, const std::function<void()>& then);
   void retrieve(uint64_t id);
   void retrieved(const Incoming& in);
   bool page_read(const Incoming& in);
