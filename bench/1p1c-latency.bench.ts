@@ -7,12 +7,14 @@
 //                                              └── from publishing ──┘
 //
 //   Publishing is the frame's V4L2 timestamp. Between two frames everybody sleeps. Beside it, what
-//   waking a reader costs here without us: a stamp of 64 bytes through a pipe, at the same pace.
+//   waking a reader costs here without us: a stamp of 64 bytes through a pipe, and through a file
+//   served by FUSE that does nothing else, at the same pace.
 import { type Bench, type Effort, figures, microseconds, type Section } from "./support/bench.js";
 import { client } from "./support/clients.js";
 import { complete, sink, source, vga, withDaemon } from "./support/device.js";
+import { hasFuseUring, noFuseUring } from "./support/fuse-uring.js";
 import { trialOf } from "./support/statistics.js";
-import { inTurns, type Quantities, summary } from "./support/trials.js";
+import { type Contender, inTurns, type Quantities, summary } from "./support/trials.js";
 
 const fps = 60;
 const warmup = 20;
@@ -28,26 +30,33 @@ async function woken(method: string, frames: number): Promise<Quantities> {
   });
 }
 
-async function wokenByPipe(frames: number): Promise<Quantities> {
-  const amount = ["--bytes", 64, "--frames", frames, "--warmup", warmup];
-  const line = await client("transport", ["wake", ...amount, "--fps", fps]).done();
-  return { sent: trialOf(line.sentNs) };
+function wokenBy(way: string, frames: number): Contender {
+  return {
+    name: way,
+    async trial() {
+      const amount = ["--bytes", 64, "--frames", frames, "--warmup", warmup];
+      const line = await client("transport", [way, ...amount, "--fps", fps]).done();
+      return { sent: trialOf(line.sentNs) };
+    },
+  };
 }
 
 async function run(effort: Effort): Promise<Section> {
   const frames = effort.quick ? 120 : 300;
   const findings = await inTurns(
     [
-      { name: "pipe", trial: () => wokenByPipe(frames) },
+      wokenBy("wake", frames),
       { name: "write", trial: () => woken("write", frames) },
       { name: "mmap", trial: () => woken("mmap", frames) },
+      wokenBy("fuse", frames),
+      ...(hasFuseUring() ? [wokenBy("fuse-uring", frames)] : []),
     ],
     { ...effort, rounds: Math.min(effort.rounds, 5) },
   );
   const us = (ns: number) => figures(ns / 1000);
   const row = (shown: string, name: string, quantity: string) => {
     const found = summary(findings, name, quantity);
-    const wake = summary(findings, "pipe", "sent");
+    const wake = summary(findings, "wake", "sent");
     return [
       shown,
       us(found.median),
@@ -68,7 +77,17 @@ async function run(effort: Effort): Promise<Section> {
           row("publish → DQBUF returns, producer streams by mmap", "mmap", "published"),
           row("write(2) begins → DQBUF returns", "write", "sent"),
           row("QBUF begins → DQBUF returns", "mmap", "sent"),
-          row("64 bytes through a pipe, write → read returns", "pipe", "sent"),
+          row("64 bytes through a pipe, write → read returns", "wake", "sent"),
+          row("64 bytes through a file served by FUSE", "fuse", "sent"),
+          hasFuseUring()
+            ? row("the same file, its requests by io_uring", "fuse-uring", "sent")
+            : [
+                "the same file, its requests by io_uring",
+                `not measured: ${noFuseUring}`,
+                "",
+                "",
+                "",
+              ],
         ],
       },
     ],

@@ -24,6 +24,7 @@ import {
   vga,
   withDaemon,
 } from "./support/device.js";
+import { hasFuseUring, noFuseUring } from "./support/fuse-uring.js";
 import { gstreamerTrial, hasGstreamer } from "./support/gstreamer.js";
 import type { Summary } from "./support/statistics.js";
 import { type Contender, inTurns, type Quantities, summary } from "./support/trials.js";
@@ -71,7 +72,7 @@ function transport(way: string, picture: Picture): Contender {
       const running = client("transport", [way, ...bytes]);
       const received = await running.done();
       const found: Quantities = { frame: shared(received), call: calls(received) };
-      if (["pipe", "unix", "fuse"].includes(way)) {
+      if (["pipe", "unix", "fuse", "fuse-uring"].includes(way)) {
         found.read = found.call as Quantities[string];
         found.write = calls(await running.event("sent"));
       }
@@ -93,6 +94,7 @@ function contenders(picture: Picture): Contender[] {
     { name: tight, trial: () => flow(picture, [fourFrames]) },
     transport("pipe", picture),
   ];
+  if (hasFuseUring()) all.push(transport("fuse-uring", picture));
   if (hasGstreamer()) {
     const frames = picture.flow.frames;
     const trial = async () => ({ frame: await gstreamerTrial(picture.bytes, frames) });
@@ -107,6 +109,7 @@ const shown: Record<string, string> = {
   device: "device, write(2) → read(2)",
   unix: "unix stream socket",
   fuse: "a file served by FUSE: no ring, no V4L2",
+  "fuse-uring": "the same file, its requests by io_uring",
   tmpfs: "tmpfs, pwrite + pread in one process",
   pipe: "pipe of 1 MiB",
   GStreamer: "GStreamer shmsink → shmsrc, mapped by the reader",
@@ -132,6 +135,8 @@ async function measure(picture: Picture, effort: { quick: boolean; rounds: numbe
         call(findings.get(name)?.read),
       ];
     });
+  if (!hasFuseUring())
+    throughput.push([shown["fuse-uring"] ?? "", `not measured: ${noFuseUring}`, "", "", "", ""]);
   if (!hasGstreamer()) throughput.push([shown.GStreamer ?? "", "not installed", "", "", "", ""]);
   const copied = summary(findings, "memcpy", "call");
   const single = [

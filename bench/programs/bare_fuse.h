@@ -26,24 +26,80 @@ class BareFuse {
     for (auto& buffer : buffers_) buffer = static_cast<uint8_t*>(aligned_alloc(kPage, room));
   }
 
+  virtual ~BareFuse() = default;
+
   /// Until the mount ends.
-  void serve() {
-    std::vector<uint8_t> header(loopback::kWriteHeaderBytes);
-    std::vector<uint8_t> rest(kMaxWrite + kPage);
-    while (true) {
-      uint8_t* const landing = buffers_[written_ % kBuffers] + filled_;
-      iovec parts[3] = {
-          {header.data(), header.size()}, {landing, bytes_ - filled_}, {rest.data(), rest.size()}};
-      const ssize_t size = readv(fd_, parts, 3);
-      if (size < 0 && (errno == EINTR || errno == ENOENT || errno == EAGAIN)) continue;
-      if (size < static_cast<ssize_t>(sizeof(fuse_in_header))) return;
-      answer(header.data());
+  virtual void serve() {
+    while (serve_one()) continue;
+  }
+
+ protected:
+  static constexpr size_t kPage = 4096;
+  static constexpr size_t kMaxWrite = 256 * kPage;
+
+  /// The next request of /dev/fuse; false when the mount has ended.
+  bool serve_one() {
+    iovec parts[3] = {
+        {header_.data(), header_.size()}, {landing(), room()}, {rest_.data(), rest_.size()}};
+    ssize_t size = 0;
+    do size = readv(fd_, parts, 3);
+    while (size < 0 && (errno == EINTR || errno == ENOENT || errno == EAGAIN));
+    if (size < static_cast<ssize_t>(sizeof(fuse_in_header))) return false;
+    const auto* in = reinterpret_cast<const fuse_in_header*>(header_.data());
+    answer(*in, header_.data() + sizeof *in);
+    return true;
+  }
+
+  /// Where the next bytes of the frame being written belong, and how many it still wants.
+  uint8_t* landing() const { return buffers_[written_ % kBuffers] + filled_; }
+  size_t room() const { return bytes_ - filled_; }
+
+  virtual void send(uint64_t unique, int error, const void* data = nullptr, size_t size = 0) {
+    fuse_out_header header{static_cast<uint32_t>(sizeof header + size), -error, unique};
+    iovec parts[2] = {{&header, sizeof header}, {const_cast<void*>(data), size}};
+    [[maybe_unused]] const ssize_t sent = writev(fd_, parts, size > 0 ? 2 : 1);
+  }
+
+  void answer(const fuse_in_header& in, const uint8_t* body) {
+    switch (in.opcode) {
+      case FUSE_INIT:
+        return initialize(in, *reinterpret_cast<const fuse_init_in*>(body));
+      case FUSE_LOOKUP: {
+        fuse_entry_out out{};
+        out.nodeid = kFileNode;
+        out.attr = attributes(kFileNode);
+        return send(in.unique, 0, &out, sizeof out);
+      }
+      case FUSE_GETATTR: {
+        fuse_attr_out out{};
+        out.attr = attributes(in.nodeid);
+        return send(in.unique, 0, &out, sizeof out);
+      }
+      case FUSE_OPEN: {
+        fuse_open_out out{};
+        out.open_flags = FOPEN_DIRECT_IO | FOPEN_NOFLUSH;
+        return send(in.unique, 0, &out, sizeof out);
+      }
+      case FUSE_WRITE:
+        return write({in.unique, reinterpret_cast<const fuse_write_in*>(body)->size});
+      case FUSE_READ:
+        reads_.push_back({in.unique, reinterpret_cast<const fuse_read_in*>(body)->size});
+        return deliver();
+      case FUSE_RELEASE:
+        return send(in.unique, 0);
+      case FUSE_FORGET:
+      case FUSE_BATCH_FORGET:
+      case FUSE_INTERRUPT:
+        return;
+      default:
+        return send(in.unique, ENOSYS);
     }
   }
 
+  const int fd_;
+  uint64_t flags_ = FUSE_BIG_WRITES | FUSE_MAX_PAGES;  // Of INIT, as far as the kernel has them.
+
  private:
-  static constexpr size_t kPage = 4096;
-  static constexpr size_t kMaxWrite = 256 * kPage;
   static constexpr uint64_t kBuffers = 4;
   static constexpr uint64_t kFileNode = 2;
 
@@ -52,49 +108,12 @@ class BareFuse {
     size_t size = 0;
   };
 
-  void answer(const uint8_t* request) {
-    const auto* in = reinterpret_cast<const fuse_in_header*>(request);
-    const uint8_t* body = request + sizeof *in;
-    switch (in->opcode) {
-      case FUSE_INIT:
-        return initialize(*in, *reinterpret_cast<const fuse_init_in*>(body));
-      case FUSE_LOOKUP: {
-        fuse_entry_out out{};
-        out.nodeid = kFileNode;
-        out.attr = attributes(kFileNode);
-        return send(in->unique, 0, &out, sizeof out);
-      }
-      case FUSE_GETATTR: {
-        fuse_attr_out out{};
-        out.attr = attributes(in->nodeid);
-        return send(in->unique, 0, &out, sizeof out);
-      }
-      case FUSE_OPEN: {
-        fuse_open_out out{};
-        out.open_flags = FOPEN_DIRECT_IO | FOPEN_NOFLUSH;
-        return send(in->unique, 0, &out, sizeof out);
-      }
-      case FUSE_WRITE:
-        return write({in->unique, reinterpret_cast<const fuse_write_in*>(body)->size});
-      case FUSE_READ:
-        reads_.push_back({in->unique, reinterpret_cast<const fuse_read_in*>(body)->size});
-        return deliver();
-      case FUSE_RELEASE:
-        return send(in->unique, 0);
-      case FUSE_FORGET:
-      case FUSE_BATCH_FORGET:
-      case FUSE_INTERRUPT:
-        return;
-      default:
-        return send(in->unique, ENOSYS);
-    }
-  }
-
   void initialize(const fuse_in_header& in, const fuse_init_in& offered) {
     loopback::WireInitOut out{};
     out.major = 7;
     out.minor = std::min<uint32_t>(offered.minor, 38);
-    out.flags = offered.flags & (FUSE_BIG_WRITES | FUSE_MAX_PAGES);
+    out.flags = offered.flags & static_cast<uint32_t>(flags_);
+    out.flags2 = offered.flags2 & static_cast<uint32_t>(flags_ >> 32);
     out.max_background = 16;
     out.max_write = kMaxWrite;
     out.max_pages = kMaxWrite / kPage;
@@ -120,11 +139,11 @@ class BareFuse {
     if (filled_ < bytes_) return written(request);
     filled_ = 0;
     ++written_;
-    if (written_ - taken_ < kBuffers)
-      written(request);
-    else
-      full_ = request;
+    const bool full = written_ - taken_ >= kBuffers;
+    if (full) full_ = request;
+    // The reader first, as the device does it: to wake the producer costs what the reader waits.
     deliver();
+    if (!full) written(request);
   }
 
   void deliver() {
@@ -147,13 +166,6 @@ class BareFuse {
     send(request.unique, 0, &out, sizeof out);
   }
 
-  void send(uint64_t unique, int error, const void* data = nullptr, size_t size = 0) {
-    fuse_out_header header{static_cast<uint32_t>(sizeof header + size), -error, unique};
-    iovec parts[2] = {{&header, sizeof header}, {const_cast<void*>(data), size}};
-    [[maybe_unused]] const ssize_t sent = writev(fd_, parts, size > 0 ? 2 : 1);
-  }
-
-  const int fd_;
   const size_t bytes_;
   uint8_t* buffers_[kBuffers];
   size_t filled_ = 0;     // Of the frame that is being written.
@@ -162,4 +174,6 @@ class BareFuse {
   uint64_t taken_ = 0;
   std::deque<Waiting> reads_;
   Waiting full_;
+  std::vector<uint8_t> header_ = std::vector<uint8_t>(loopback::kWriteHeaderBytes);
+  std::vector<uint8_t> rest_ = std::vector<uint8_t>(kMaxWrite + kPage);
 };

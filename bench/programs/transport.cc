@@ -1,6 +1,6 @@
 // What a device is compared with: the same frames by another way, measured in the same manner.
 //
-//   transport memcpy|cached|tmpfs|pipe|unix|fuse|wake --bytes N --frames N [--warmup N] [--fps F]
+//   transport WAY --bytes N --frames N [--warmup N] [--fps F]
 //
 //   memcpy   arena ─▶ arena
 //   cached   one buffer ─▶ another, always the same two
@@ -8,6 +8,8 @@
 //   pipe     arena ─ write ─▶ a pipe of 1 MiB ─ read ─▶ arena, two processes
 //   unix     the same through a stream socket pair
 //   fuse     the same through a file of a FUSE mount that does nothing else (bare_fuse.h)
+//   fuse-uring
+//            the same, where its requests come by io_uring (bare_fuse_uring.h)
 //   wake     a few bytes through a pipe at --fps: how long it takes to wake a reader
 //
 // Each side prints a line: {"event":"sent"} and {"event":"done"}.
@@ -19,7 +21,7 @@
 #include "../../test/programs/stop_signals.h"
 #include "../../test/programs/v4l2_device.h"
 #include "arena.h"
-#include "bare_fuse.h"
+#include "bare_fuse_uring.h"
 #include "samples.h"
 #include "stamped_frame.h"
 
@@ -155,6 +157,7 @@ void through_socket(const Load& load) {
   between_processes(load, ends);
 }
 
+template <typename Server>
 void through_fuse(const Load& load) {
   char folder[] = "/tmp/bare-fuse-XXXXXX";
   if (mkdtemp(folder) == nullptr) fail("mkdtemp");
@@ -165,7 +168,7 @@ void through_fuse(const Load& load) {
   const pid_t server = fork();
   if (server < 0) fail("fork");
   if (server == 0) {
-    BareFuse(session, load.bytes).serve();
+    Server(session, load.bytes).serve();
     _exit(0);
   }
   close(session);
@@ -202,9 +205,12 @@ int main(int count, char** arguments) {
   } else if (way == "unix") {
     through_socket(load);
   } else if (way == "fuse") {
-    through_fuse(load);
+    through_fuse<BareFuse>(load);
+  } else if (way == "fuse-uring") {
+    through_fuse<BareFuseUring>(load);
   } else {
-    fprintf(stderr, "%s: memcpy, cached, tmpfs, pipe, unix, fuse or wake is wanted\n", way.c_str());
+    fprintf(stderr, "%s: memcpy, cached, tmpfs, pipe, unix, fuse, fuse-uring or wake is wanted\n",
+            way.c_str());
     return 2;
   }
 }
