@@ -45,6 +45,7 @@ FuseSession::FuseSession(SessionOptions options) : options_(std::move(options)) 
   MountOptions mount;
   mount.mountpoint = options_.mountpoint;
   mount.allow_other = options_.allow_other;
+  mount.max_read = ReplyPipe::most_bytes();
   gate_->session = this;
   fd_ = mount_fuse(mount);
   started_seconds_ = static_cast<uint64_t>(time(nullptr));
@@ -270,8 +271,10 @@ void FuseSession::reply(const Request& request, const void* data, size_t size) {
 void FuseSession::reply_bytes(const Request& request, Bytes bytes) {
   if (bytes.keeps == nullptr || copies_ == nullptr) return reply(request, bytes.data, bytes.size);
   owed_.erase(request.unique);
-  const auto copy = [this, unique = request.unique](const Bytes& from) {
-    send(unique, 0, from.data, from.size);
+  const auto copy = [this, unique = request.unique](const Bytes& from, ReplyPipe* pipe) {
+    const fuse_out_header header{static_cast<uint32_t>(sizeof header + from.size), 0, unique};
+    if (!pipe->send(fd_, &header, sizeof header, from.data, from.size))
+      send(unique, 0, from.data, from.size);
   };
   copies_->push_back({std::move(bytes), copy, {}});
 }
@@ -288,7 +291,9 @@ void FuseSession::show(const Opener& opener, const Request& request,
     return then();
   }
   region->showing = true;
-  const auto copy = [region](const Bytes& from) { memcpy(region->data(), from.data, from.size); };
+  const auto copy = [region](const Bytes& from, ReplyPipe*) {
+    memcpy(region->data(), from.data, from.size);
+  };
   copies_->push_back({std::move(bytes), copy, [this, node = opener.node, region, then] {
                         shown(node, region.get(), then);
                       }});
@@ -305,14 +310,14 @@ void FuseSession::shown(uint64_t node, Window::Region* region, const std::functi
 
 void FuseSession::reply_written(const Request& request, uint32_t bytes) {
   owed_.erase(request.unique);
-  const auto answer = [this, unique = request.unique, bytes](const Bytes&) {
+  const auto answer = [this, unique = request.unique, bytes] {
     fuse_write_out out{bytes, 0};
     send(unique, 0, &out, sizeof out);
   };
   if (copies_ == nullptr || copies_->empty())
-    answer({});
+    answer();
   else
-    copies_->push_back({{}, answer, {}});
+    copies_->push_back({{}, [answer](const Bytes&, ReplyPipe*) { answer(); }, {}});
 }
 
 // An ioctl's own error travels as its result: so the kernel copies the struct back all the same.

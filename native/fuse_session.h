@@ -30,6 +30,7 @@
 #include "aside.h"
 #include "control_device.h"
 #include "fuse_protocol.h"
+#include "reply_pipe.h"
 #include "v4l2_device.h"
 
 namespace loopback {
@@ -130,15 +131,15 @@ class FuseSession : public Answers {
   /// A frame's bytes that go out when the lock has been given back.
   struct Copy {
     Bytes bytes;
-    std::function<void(const Bytes&)> copy;  // Or an answer.
-    std::function<void()> then;              // Under the lock again.
+    std::function<void(const Bytes&, ReplyPipe*)> copy;  // Or an answer.
+    std::function<void()> then;                          // Under the lock again.
   };
   void start_threads();
   void join_threads();
   void read_requests();
   bool read_request(std::vector<Copy>* copies);
   bool worth_a_thread(const std::vector<Copy>& copies) const;
-  void finish(std::vector<Copy>* copies);
+  void finish(std::vector<Copy>* copies, ReplyPipe* pipe);
   void prepare_landing();
   void keep_time();
 

@@ -79,12 +79,13 @@ void FuseSession::join_threads() {
 void FuseSession::read_requests() {
   pthread_setname_np(pthread_self(), "v4l2-session");
   std::vector<Copy> copies;
+  ReplyPipe pipe;
   std::unique_lock leading(leading_);
   while (!stopping_ && read_request(&copies)) {
     if (copies.empty()) continue;
     const bool hands_over = worth_a_thread(copies);
     if (hands_over) leading.unlock();
-    finish(&copies);
+    finish(&copies, &pipe);
     if (hands_over) leading.lock();
   }
   leading.unlock();
@@ -92,18 +93,24 @@ void FuseSession::read_requests() {
   ++readers_ended_;
 }
 
-// Whether another thread leads on meanwhile: to wake it takes time as well.
+// Whether another thread leads on meanwhile: to wake it takes time as well. Beside a lone reader of
+// small frames there is only its producer, who gains nothing by it.
 bool FuseSession::worth_a_thread(const std::vector<Copy>& copies) const {
   size_t bytes = 0;
-  for (const Copy& each : copies) bytes += each.bytes.size;
+  bool shared = false;
+  for (const Copy& each : copies) {
+    bytes += each.bytes.size;
+    shared = shared || each.bytes.shared;
+  }
   if (bytes >= kWorthAThread) return true;
+  if (!shared) return false;
   pollfd next{fd_, POLLIN, 0};
   return ::poll(&next, 1, 0) > 0;
 }
 
-void FuseSession::finish(std::vector<Copy>* copies) {
+void FuseSession::finish(std::vector<Copy>* copies, ReplyPipe* pipe) {
   for (Copy& each : *copies) {
-    each.copy(each.bytes);
+    each.copy(each.bytes, pipe);
     each.bytes.keeps.reset();
     if (!each.then) continue;
     auto guard = lock();

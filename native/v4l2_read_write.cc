@@ -87,7 +87,7 @@ Answers::Bytes V4l2Device::bytes_of(Opener* opener, const Frame* frame, size_t o
   if (size >= kWorthAPin)
     keeps = {ring_->hold(opener->consumer),
              [ring = ring_](const Frame* held) { ring->let_go(held); }};
-  return {frame->data() + offset, size, std::move(keeps)};
+  return {frame->data() + offset, size, std::move(keeps), ring_->consumers() > 1};
 }
 
 void V4l2Device::end_read(Opener* opener) {
