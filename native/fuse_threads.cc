@@ -2,13 +2,13 @@
 //
 //   leads:   readv ─▶ dispatch ─┐ ┌─▶ readv ─▶ dispatch ─▶ readv ─▶ dispatch ─▶ …
 //            (a frame comes in) │ │   (another thread leads on)
-//   follows:                    └─┴─▶ writev, memcpy ─▶ waits until it leads again
+//   follows:                    └─┴─▶ splice, memcpy ─▶ waits until it leads again
 //                                     (a frame goes out)
 //
 // Whoever leads has dispatched a request before the next is read: so a close is never dispatched
 // after the open that came next, which would find the device still in use. A frame goes out without
-// the lock, on the thread that found it. Where that takes long, or others wait, another leads on:
-// one frame is copied in while another goes out.
+// the lock, on the thread that found it. Where that takes long, or other readers wait, another
+// leads on: one frame is copied in while another goes out.
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>

@@ -42,7 +42,7 @@ const parts = {
   ring_bench: readdirSync(join(root, "native"))
     .filter((name) => /^(ring|slots|memory|housekeeper).*\.cc$/.test(name))
     .map((name) => join("native", name)),
-  transport: [join("native", "fuse_mount.cc")],
+  transport: ["fuse_mount.cc", "reply_pipe.cc"].map((name) => join("native", name)),
 };
 for (const file of readdirSync(join(root, "bench/programs"))) {
   if (!file.endsWith(".cc")) continue;

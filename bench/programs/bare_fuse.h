@@ -1,9 +1,9 @@
 // The least that a device served by FUSE can be: frames of one size through four buffers, one
 // thread, no ring, no V4L2. What it costs is the kernel's protocol, whoever speaks it.
 //
-//   write(2) ─▶ WRITE ─ readv ─▶ one of four buffers ─ writev ─▶ READ ─▶ read(2)
+//   write(2) ─▶ WRITE ─ readv ─▶ one of four buffers ─ a pipe ─▶ READ ─▶ read(2)
 //
-// One producer, one consumer.
+// One producer, one consumer. A frame goes out as a device's does (native/reply_pipe.h).
 #pragma once
 
 #include <errno.h>
@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "../../native/fuse_protocol.h"
+#include "../../native/reply_pipe.h"
 
 class BareFuse {
  public:
@@ -36,6 +37,7 @@ class BareFuse {
  protected:
   static constexpr size_t kPage = 4096;
   static constexpr size_t kMaxWrite = 256 * kPage;
+  static constexpr size_t kWorthThePipe = 64 * 1024;
 
   /// The next request of /dev/fuse; false when the mount has ended.
   bool serve_one() {
@@ -56,6 +58,7 @@ class BareFuse {
 
   virtual void send(uint64_t unique, int error, const void* data = nullptr, size_t size = 0) {
     fuse_out_header header{static_cast<uint32_t>(sizeof header + size), -error, unique};
+    if (size >= kWorthThePipe && pipe_.send(fd_, &header, sizeof header, data, size)) return;
     iovec parts[2] = {{&header, sizeof header}, {const_cast<void*>(data), size}};
     [[maybe_unused]] const ssize_t sent = writev(fd_, parts, size > 0 ? 2 : 1);
   }
@@ -174,6 +177,7 @@ class BareFuse {
   uint64_t taken_ = 0;
   std::deque<Waiting> reads_;
   Waiting full_;
+  loopback::ReplyPipe pipe_;
   std::vector<uint8_t> header_ = std::vector<uint8_t>(loopback::kWriteHeaderBytes);
   std::vector<uint8_t> rest_ = std::vector<uint8_t>(kMaxWrite + kPage);
 };

@@ -164,6 +164,7 @@ void through_fuse(const Load& load) {
   loopback::MountOptions mount;
   mount.mountpoint = folder;
   mount.fsname = mount.subtype = "bare";
+  mount.max_read = loopback::ReplyPipe::most_bytes();
   const int session = loopback::mount_fuse(mount);
   const pid_t server = fork();
   if (server < 0) fail("fork");
