@@ -271,10 +271,9 @@ void FuseSession::reply(const Request& request, const void* data, size_t size) {
 void FuseSession::reply_bytes(const Request& request, Bytes bytes) {
   if (bytes.keeps == nullptr || copies_ == nullptr) return reply(request, bytes.data, bytes.size);
   owed_.erase(request.unique);
-  const auto copy = [this, unique = request.unique](const Bytes& from, ReplyPipe* pipe) {
+  const auto copy = [this, unique = request.unique](const Bytes& from, ReplyPipe& pipe) {
     const fuse_out_header header{static_cast<uint32_t>(sizeof header + from.size), 0, unique};
-    if (!pipe->send(fd_, &header, sizeof header, from.data, from.size))
-      send(unique, 0, from.data, from.size);
+    if (!pipe.send(fd_, header, from.data, from.size)) send(unique, 0, from.data, from.size);
   };
   copies_->push_back({std::move(bytes), copy, {}});
 }
@@ -291,7 +290,7 @@ void FuseSession::show(const Opener& opener, const Request& request,
     return then();
   }
   region->showing = true;
-  const auto copy = [region](const Bytes& from, ReplyPipe*) {
+  const auto copy = [region](const Bytes& from, ReplyPipe&) {
     memcpy(region->data(), from.data, from.size);
   };
   copies_->push_back({std::move(bytes), copy, [this, node = opener.node, region, then] {
@@ -317,7 +316,7 @@ void FuseSession::reply_written(const Request& request, uint32_t bytes) {
   if (copies_ == nullptr || copies_->empty())
     answer();
   else
-    copies_->push_back({{}, [answer](const Bytes&, ReplyPipe*) { answer(); }, {}});
+    copies_->push_back({{}, [answer](const Bytes&, ReplyPipe&) { answer(); }, {}});
 }
 
 // An ioctl's own error travels as its result: so the kernel copies the struct back all the same.

@@ -8,6 +8,7 @@
 //                           └─▶ fuse_file.cc        open, read, write, ioctl, poll, release
 //                                    │
 //   /dev/fuse ◀─ writev ── reply ◀───┘  at once, or later by `unique` for what had to wait
+//             ◀─ reply_pipe.h, a frame's bytes
 //
 // Threads read requests (fuse_threads.cc), one at a time, so that each is dispatched before the
 // next is read, and what they do with one they do under a lock. Only a frame's bytes go out without
@@ -131,15 +132,15 @@ class FuseSession : public Answers {
   /// A frame's bytes that go out when the lock has been given back.
   struct Copy {
     Bytes bytes;
-    std::function<void(const Bytes&, ReplyPipe*)> copy;  // Or an answer.
+    std::function<void(const Bytes&, ReplyPipe&)> copy;  // Or an answer.
     std::function<void()> then;                          // Under the lock again.
   };
   void start_threads();
   void join_threads();
-  void read_requests();
+  void read_requests(ReplyPipe& pipe);
   bool read_request(std::vector<Copy>* copies);
   bool worth_a_thread(const std::vector<Copy>& copies) const;
-  void finish(std::vector<Copy>* copies, ReplyPipe* pipe);
+  void finish(std::vector<Copy>* copies, ReplyPipe& pipe);
   void prepare_landing();
   void keep_time();
 
@@ -241,6 +242,7 @@ class FuseSession : public Answers {
   V4l2Device::Landing landing_;          // For the payload of the next request.
   std::vector<Copy>* copies_ = nullptr;  // Where a thread that reads dispatches: what it owes.
   std::vector<std::thread> readers_;
+  std::deque<ReplyPipe> pipes_;  // One for each of them.
   std::atomic<size_t> readers_ended_{0};
   std::thread clock_;
   std::condition_variable clock_changed_;

@@ -7,8 +7,8 @@
 //
 // Whoever leads has dispatched a request before the next is read: so a close is never dispatched
 // after the open that came next, which would find the device still in use. A frame goes out without
-// the lock, on the thread that found it. Where that takes long, or other readers wait, another
-// leads on: one frame is copied in while another goes out.
+// the lock, on the thread that found it. Where that takes long, or requests wait and it is
+// worth it, another leads on: one frame is copied in while another goes out.
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
@@ -28,7 +28,10 @@ namespace loopback {
 namespace {
 
 // More frames at a time than processors can copy are of no use, and many wake each other.
-size_t reader_count() { return std::clamp(std::thread::hardware_concurrency(), 2u, 4u); }
+size_t reader_count() {
+  static const size_t count = std::clamp(std::thread::hardware_concurrency(), 2u, 4u);
+  return count;
+}
 
 // The largest request but WRITE and NOTIFY_REPLY: an ioctl brings at most 16 KiB.
 constexpr size_t kSmallRequest = 64 * 1024;
@@ -56,7 +59,10 @@ void FuseSession::start_threads() {
   pthread_sigmask(SIG_SETMASK, &mask, &before);
   header_.resize(kSmallRequest);
   scratch_.resize(max_write_ + kSmallRequest);
-  for (size_t i = 0; i < reader_count(); ++i) readers_.emplace_back([this] { read_requests(); });
+  for (size_t i = 0; i < reader_count(); ++i) {
+    ReplyPipe& pipe = pipes_.emplace_back();
+    readers_.emplace_back([this, &pipe] { read_requests(pipe); });
+  }
   clock_ = std::thread([this] { keep_time(); });
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
@@ -72,20 +78,20 @@ void FuseSession::join_threads() {
     usleep(500);
   }
   for (auto& reader : readers_) reader.join();
+  pipes_.clear();
   slot_.reset();
   spare_slots_.clear();
 }
 
-void FuseSession::read_requests() {
+void FuseSession::read_requests(ReplyPipe& pipe) {
   pthread_setname_np(pthread_self(), "v4l2-session");
   std::vector<Copy> copies;
-  ReplyPipe pipe;
   std::unique_lock leading(leading_);
   while (!stopping_ && read_request(&copies)) {
     if (copies.empty()) continue;
     const bool hands_over = worth_a_thread(copies);
     if (hands_over) leading.unlock();
-    finish(&copies, &pipe);
+    finish(&copies, pipe);
     if (hands_over) leading.lock();
   }
   leading.unlock();
@@ -93,22 +99,22 @@ void FuseSession::read_requests() {
   ++readers_ended_;
 }
 
-// Whether another thread leads on meanwhile: to wake it takes time as well. Beside a lone reader of
-// small frames there is only its producer, who gains nothing by it.
+// Whether another thread leads on meanwhile: to wake it takes time as well. With two processors a
+// small frame's lone reader and its producer keep both of them busy enough, also on many devices.
 bool FuseSession::worth_a_thread(const std::vector<Copy>& copies) const {
   size_t bytes = 0;
-  bool shared = false;
+  bool worth_a_look = reader_count() > 2;
   for (const Copy& each : copies) {
     bytes += each.bytes.size;
-    shared = shared || each.bytes.shared;
+    worth_a_look = worth_a_look || each.bytes.shared || each.bytes.of >= kWorthAThread;
   }
   if (bytes >= kWorthAThread) return true;
-  if (!shared) return false;
+  if (!worth_a_look) return false;
   pollfd next{fd_, POLLIN, 0};
   return ::poll(&next, 1, 0) > 0;
 }
 
-void FuseSession::finish(std::vector<Copy>* copies, ReplyPipe* pipe) {
+void FuseSession::finish(std::vector<Copy>* copies, ReplyPipe& pipe) {
   for (Copy& each : *copies) {
     each.copy(each.bytes, pipe);
     each.bytes.keeps.reset();

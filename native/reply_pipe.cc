@@ -1,6 +1,8 @@
 #include "reply_pipe.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <sys/ioctl.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -27,20 +29,28 @@ void ReplyPipe::close() {
   }
 }
 
-bool ReplyPipe::send(int fd, const void* header, size_t header_size, const void* data,
-                     size_t size) {
-  if (size > most_bytes()) return false;
-  if (ends_[0] < 0) return false;
-  const iovec parts[2] = {{const_cast<void*>(header), header_size},
-                          {const_cast<void*>(data), size}};
-  const ssize_t whole = static_cast<ssize_t>(header_size + size);
-  if (vmsplice(ends_[1], parts, 2, SPLICE_F_NONBLOCK) == whole &&
-      splice(ends_[0], nullptr, fd, nullptr, static_cast<size_t>(whole), 0) == whole)
-    return true;
-  // Something may be left in it: of a request that nobody waits for any more, for instance.
+// What was not taken would go out before the next header.
+void ReplyPipe::empty() {
+  int left = 0;
+  if (ioctl(ends_[0], FIONREAD, &left) == 0 && left == 0) return;
   close();
   open();
-  return false;
+}
+
+bool ReplyPipe::send(int fd, const fuse_out_header& header, const void* data, size_t size) {
+  if (ends_[0] < 0 || size > most_bytes()) return false;
+  // So that it lies in one page.
+  alignas(sizeof header) const fuse_out_header aligned = header;
+  const iovec parts[2] = {{const_cast<fuse_out_header*>(&aligned), sizeof aligned},
+                          {const_cast<void*>(data), size}};
+  const ssize_t whole = static_cast<ssize_t>(sizeof aligned + size);
+  ssize_t taken = vmsplice(ends_[1], parts, 2, SPLICE_F_NONBLOCK);
+  const bool filled = taken == whole;
+  if (filled) taken = splice(ends_[0], nullptr, fd, nullptr, static_cast<size_t>(whole), 0);
+  if (filled && taken == whole) return true;
+  const bool given_up = filled && taken < 0 && errno == ENOENT;
+  empty();
+  return given_up;
 }
 
 }  // namespace loopback

@@ -33,6 +33,7 @@ class Answers {
     const uint8_t* data = nullptr;
     size_t size = 0;
     std::shared_ptr<const void> keeps;
+    size_t of = 0;        // The whole frame's.
     bool shared = false;  // Other consumers are given the same frames.
   };
   /// `error` is an errno; 0 where nothing more is to be said.
@@ -67,9 +68,9 @@ class Answers {
   virtual bool run_aside(const Request& request, AsideWork work) = 0;
 };
 
-/// To copy so many bytes takes much longer than to wake a thread. A large frame comes in requests
-/// of at least that.
-inline constexpr size_t kWorthAThread = size_t{3} << 18;
+/// To copy so many bytes takes much longer than to wake a thread. (A little less than the largest
+/// request of a read: ReplyPipe::most_bytes.)
+inline constexpr size_t kWorthAThread = 1'000'000;
 
 /// In pixels; the most that max_width and max_height may be.
 inline constexpr uint32_t kLongestSide = 65536;

@@ -83,11 +83,13 @@ bool V4l2Device::continue_read(Opener* opener, const Request& request, uint32_t 
 // release, then and where the lock is not held.
 Answers::Bytes V4l2Device::bytes_of(Opener* opener, const Frame* frame, size_t offset,
                                     size_t size) const {
-  std::shared_ptr<const void> keeps;
-  if (size >= kWorthAPin)
-    keeps = {ring_->hold(opener->consumer),
-             [ring = ring_](const Frame* held) { ring->let_go(held); }};
-  return {frame->data() + offset, size, std::move(keeps), ring_->consumers() > 1};
+  Answers::Bytes bytes{frame->data() + offset, size, nullptr};
+  if (size < kWorthAPin) return bytes;
+  bytes.keeps = {ring_->hold(opener->consumer),
+                 [ring = ring_](const Frame* held) { ring->let_go(held); }};
+  bytes.of = frame->bytesused;
+  bytes.shared = ring_->consumers() > 1;
+  return bytes;
 }
 
 void V4l2Device::end_read(Opener* opener) {

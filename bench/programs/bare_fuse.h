@@ -58,7 +58,7 @@ class BareFuse {
 
   virtual void send(uint64_t unique, int error, const void* data = nullptr, size_t size = 0) {
     fuse_out_header header{static_cast<uint32_t>(sizeof header + size), -error, unique};
-    if (size >= kWorthThePipe && pipe_.send(fd_, &header, sizeof header, data, size)) return;
+    if (size >= kWorthThePipe && pipe_.send(fd_, header, data, size)) return;
     iovec parts[2] = {{&header, sizeof header}, {const_cast<void*>(data), size}};
     [[maybe_unused]] const ssize_t sent = writev(fd_, parts, size > 0 ? 2 : 1);
   }
