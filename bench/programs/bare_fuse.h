@@ -11,6 +11,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <vector>
@@ -27,7 +28,11 @@ class BareFuse {
     for (auto& buffer : buffers_) buffer = static_cast<uint8_t*>(aligned_alloc(kPage, room));
   }
 
-  virtual ~BareFuse() = default;
+  virtual ~BareFuse() {
+    for (uint8_t* const buffer : buffers_) free(buffer);
+  }
+  BareFuse(const BareFuse&) = delete;
+  BareFuse& operator=(const BareFuse&) = delete;
 
   /// Until the mount ends.
   virtual void serve() {
@@ -100,6 +105,7 @@ class BareFuse {
   }
 
   const int fd_;
+  loopback::ReplyPipe pipe_;
   uint64_t flags_ = FUSE_BIG_WRITES | FUSE_MAX_PAGES;  // Of INIT, as far as the kernel has them.
 
  private:
@@ -177,7 +183,6 @@ class BareFuse {
   uint64_t taken_ = 0;
   std::deque<Waiting> reads_;
   Waiting full_;
-  loopback::ReplyPipe pipe_;
   std::vector<uint8_t> header_ = std::vector<uint8_t>(loopback::kWriteHeaderBytes);
   std::vector<uint8_t> rest_ = std::vector<uint8_t>(kMaxWrite + kPage);
 };

@@ -4,21 +4,20 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
-#include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "../../bench/programs/bare_fuse.h"
 #include "check.h"
 #include "fuse_mount.h"
-#include "fuse_protocol.h"
 #include "live_session.h"
 #include "temporary_directory.h"
 
@@ -64,94 +63,61 @@ bool sent(ReplyPipe* pipe, int fd, const std::string& data) {
   return pipe->send(fd, header_of(data), data.data(), data.size());
 }
 
-// A mount with a file whose reads `answer` answers, on a thread of its own.
+// A file served by FUSE, whose frames go out as `answer` has it.
+class Server : public BareFuse {
+ public:
+  using Answer =
+      std::function<void(ReplyPipe* pipe, int fd, const fuse_out_header&, std::string* frame)>;
+
+  Server(int fd, size_t bytes, Answer answer) : BareFuse(fd, bytes), answer_(std::move(answer)) {}
+
+ private:
+  void send(uint64_t unique, int error, const void* data, size_t size) override {
+    if (size < kWorthThePipe) return BareFuse::send(unique, error, data, size);
+    const fuse_out_header header{static_cast<uint32_t>(sizeof header + size), 0, unique};
+    std::string frame(static_cast<const char*>(data), size);
+    answer_(&pipe_, fd_, header, &frame);
+  }
+
+  const Answer answer_;
+};
+
 class OneFile {
  public:
-  using Answer = std::function<void(int fd, uint64_t unique, size_t size)>;
-
-  explicit OneFile(Answer answer) : answer_(std::move(answer)) {
+  OneFile(size_t bytes, Server::Answer answer) {
     MountOptions options;
     options.mountpoint = directory_.path();
     options.max_read = ReplyPipe::most_bytes();
     fd_ = mount_fuse(options);
-    server_ = std::thread([this] { serve(); });
+    server_.emplace(fd_, bytes, std::move(answer));
+    thread_ = std::thread([this] { server_->serve(); });
+    const std::string path = directory_.path() + "/" + BareFuse::kFile;
+    file_ = open(path.c_str(), O_RDWR | O_CLOEXEC);
   }
+  // The mount ends with its last open file, and the server with it.
   ~OneFile() {
+    close(file_);
     unmount_fuse(directory_.path());
-    server_.join();
+    thread_.join();
     close(fd_);
   }
-  std::string path() const { return directory_.path() + "/file"; }
+  OneFile(const OneFile&) = delete;
+  OneFile& operator=(const OneFile&) = delete;
+
+  // In memory whose pages do not begin where the frame does.
+  std::string passed(const std::string& frame) {
+    std::string got(frame.size() + 1, '\0');
+    if (write(file_, frame.data(), frame.size()) != static_cast<ssize_t>(frame.size()) ||
+        read(file_, got.data() + 1, frame.size()) != static_cast<ssize_t>(frame.size()))
+      return strerror(errno);
+    return got.substr(1);
+  }
 
  private:
-  void serve() {
-    std::vector<uint8_t> request((1 << 20) + 4096);
-    while (true) {
-      const ssize_t size = read(fd_, request.data(), request.size());
-      if (size < 0 && (errno == EINTR || errno == ENOENT || errno == EAGAIN)) continue;
-      if (size < static_cast<ssize_t>(sizeof(fuse_in_header))) return;
-      const auto* in = reinterpret_cast<const fuse_in_header*>(request.data());
-      dispatch(*in, request.data() + sizeof *in);
-    }
-  }
-
-  void dispatch(const fuse_in_header& in, const uint8_t* body) {
-    fuse_attr attributes{};
-    attributes.ino = in.nodeid;
-    attributes.mode =
-        in.nodeid == FUSE_ROOT_ID && in.opcode != FUSE_LOOKUP ? S_IFDIR | 0700 : S_IFREG | 0600;
-    attributes.nlink = 1;
-    attributes.uid = getuid();
-    attributes.gid = getgid();
-    switch (in.opcode) {
-      case FUSE_INIT: {
-        const auto* offered = reinterpret_cast<const fuse_init_in*>(body);
-        WireInitOut out{};
-        out.major = 7;
-        out.minor = std::min<uint32_t>(offered->minor, 38);
-        out.flags = offered->flags & FUSE_MAX_PAGES;
-        out.max_write = 4096;
-        out.max_pages = 256;
-        return reply(in.unique, 0, &out, sizeof out);
-      }
-      case FUSE_LOOKUP: {
-        fuse_entry_out out{};
-        out.nodeid = FUSE_ROOT_ID + 1;
-        out.attr = attributes;
-        return reply(in.unique, 0, &out, sizeof out);
-      }
-      case FUSE_GETATTR: {
-        fuse_attr_out out{};
-        out.attr = attributes;
-        return reply(in.unique, 0, &out, sizeof out);
-      }
-      case FUSE_OPEN: {
-        fuse_open_out out{};
-        out.open_flags = FOPEN_DIRECT_IO;
-        return reply(in.unique, 0, &out, sizeof out);
-      }
-      case FUSE_READ:
-        return answer_(fd_, in.unique, reinterpret_cast<const fuse_read_in*>(body)->size);
-      case FUSE_FORGET:
-      case FUSE_BATCH_FORGET:
-      case FUSE_INTERRUPT:
-        return;
-      default:
-        return reply(in.unique, in.opcode == FUSE_RELEASE ? 0 : -ENOSYS, nullptr, 0);
-    }
-  }
-
-  void reply(uint64_t unique, int error, const void* data, size_t size) {
-    const fuse_out_header header{static_cast<uint32_t>(sizeof header + size), error, unique};
-    const iovec parts[2] = {{const_cast<fuse_out_header*>(&header), sizeof header},
-                            {const_cast<void*>(data), size}};
-    [[maybe_unused]] const ssize_t written = writev(fd_, parts, 2);
-  }
-
   const TemporaryDirectory directory_;
-  const Answer answer_;
-  int fd_ = -1;
-  std::thread server_;
+  int fd_ = -1, file_ = -1;
+  std::optional<Server> server_;
+  std::thread thread_;
 };
 
 }  // namespace
@@ -172,62 +138,44 @@ TEST(aReplyIsWholeWhateverItsSizeAndWhereverItLies) {
 }
 
 TEST(aReplyToTheKernelIsTakenFromAPipeAndItsMemoryMayBeUsedAnew) {
-  size_t through_pipe = 0, written = 0;
-  ReplyPipe pipe;
-  std::string slot;
-  const auto answer = [&](int fd, uint64_t unique, size_t size) {
-    slot = bytes_of_frame(size, static_cast<uint32_t>(size));
-    const fuse_out_header header{static_cast<uint32_t>(sizeof header + size), 0, unique};
-    if (pipe.send(fd, header, slot.data(), size)) {
-      ++through_pipe;
-    } else {
-      ++written;
-      const fuse_out_header failed{sizeof failed, -EIO, unique};
+  const auto answer = [](ReplyPipe* pipe, int fd, const fuse_out_header& header,
+                         std::string* frame) {
+    // Nobody writes it instead.
+    if (!pipe->send(fd, header, frame->data(), frame->size())) {
+      const fuse_out_header failed{sizeof failed, -EIO, header.unique};
       [[maybe_unused]] const ssize_t told = write(fd, &failed, sizeof failed);
     }
-    memset(slot.data(), 'x', size);
+    frame->assign(frame->size(), 'x');
   };
-  try {
-    OneFile file(answer);
-    const int fd = open(file.path().c_str(), O_RDONLY | O_CLOEXEC);
-    CHECK(fd >= 0);
-    for (const size_t size : {size_t{1}, size_t{65536}, size_t{614400}, ReplyPipe::most_bytes()}) {
-      std::string got(size + 1, '\0');
-      // Neither side's pages begin where the bytes do.
-      CHECK_EQ(read(fd, got.data() + 1, size), static_cast<ssize_t>(size));
-      CHECK(got.substr(1) == bytes_of_frame(size, static_cast<uint32_t>(size)));
+  for (const size_t size : {size_t{65536}, size_t{614400}, ReplyPipe::most_bytes()}) {
+    try {
+      OneFile file(size, answer);
+      const std::string frame = bytes_of_frame(size, static_cast<uint32_t>(size));
+      CHECK(file.passed(frame) == frame);
+    } catch (const MountError& error) {
+      SKIP(error.what());
     }
-    close(fd);
-  } catch (const MountError& error) {
-    SKIP(error.what());
   }
-  CHECK_EQ(written, 0);
-  CHECK_EQ(through_pipe, 4);
 }
 
 TEST(aReplyThatNobodyWaitsForAnyMoreIsNoFailure) {
-  ReplyPipe pipe;
-  bool twice = false;
-  const auto answer = [&](int fd, uint64_t unique, size_t size) {
-    const std::string data = bytes_of_frame(size, 1);
-    const fuse_out_header header{static_cast<uint32_t>(sizeof header + size), 0, unique};
-    twice = pipe.send(fd, header, data.data(), size) && pipe.send(fd, header, data.data(), size);
+  constexpr int kRounds = 3;
+  std::atomic<int> sent_twice{0};
+  const auto answer = [&](ReplyPipe* pipe, int fd, const fuse_out_header& header,
+                          std::string* frame) {
+    const auto once = [&] { return pipe->send(fd, header, frame->data(), frame->size()); };
+    sent_twice += once() && once();
   };
-  const uint64_t descriptors = open_descriptors();
   try {
-    OneFile file(answer);
-    const int fd = open(file.path().c_str(), O_RDONLY | O_CLOEXEC);
-    std::string got(614400, '\0');
-    for (int round = 0; round < 2; ++round) {
-      CHECK_EQ(read(fd, got.data(), got.size()), static_cast<ssize_t>(got.size()));
-      CHECK(got == bytes_of_frame(got.size(), 1));
+    OneFile file(614400, answer);
+    for (int round = 0; round < kRounds; ++round) {
+      const std::string frame = bytes_of_frame(614400, static_cast<uint32_t>(round));
+      CHECK(file.passed(frame) == frame);
     }
-    close(fd);
   } catch (const MountError& error) {
     SKIP(error.what());
   }
-  CHECK(twice);
-  CHECK_EQ(open_descriptors(), descriptors);
+  CHECK_EQ(sent_twice.load(), kRounds);
 }
 
 TEST(aReplyThatIsTooLargeIsLeftToTheCaller) {

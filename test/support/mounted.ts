@@ -112,11 +112,11 @@ const ioMode =
 
 /**
  * Mounts with the words and flags given; resolves when it can be used. With `cgroup`, a directory,
- * the daemon starts in it.
+ * the daemon starts in it; with `under`, a program, that program starts the daemon.
  */
 export async function mounted(
   args: string[],
-  { cgroup }: { cgroup?: string } = {},
+  { cgroup, under }: { cgroup?: string; under?: string } = {},
 ): Promise<Mounted> {
   const parent = mkdtempSync(join(tmpdir(), "v4l2loopback-test-"));
   const path = join(parent, "v");
@@ -124,6 +124,7 @@ export async function mounted(
     ...(cgroup === undefined
       ? []
       : ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', cgroup]),
+    ...(under === undefined ? [] : [under]),
     ...[process.execPath, cli(), "mount", ...ioMode, ...args, "--mountpoint", path],
   ];
   const child: ChildProcess = spawn(program, words, { stdio: ["ignore", "pipe", "pipe"] });
